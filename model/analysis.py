@@ -9,11 +9,12 @@ import numpy as np
 
 from model.embedding import embed_valid
 from model.engines import DetectionEngine, Engine
-from model.faces import Box, DetectedFace, ImageAnalysis, MeasuredFace, PictureFaces
+from model.faces import Box, DetectedFace, ImageAnalysis, MeasuredFace, PictureFaces, PictureToEnrol
 from model.header import InvalidImage
 from model.imaging import Picture, decode_reduced
 from model.matching import primary_order
 from model.quality_factors import grey_patch, quality_factors
+from model.thumbnails import thumbnail
 
 DETECT_PIXELS = 4_000_000  # pixels of decoded pictures that are held at a time, if there are several pictures
 _ENLARGED = 1.25  # how far a crop may be enlarged before a reduced picture is decoded again in more detail
@@ -112,8 +113,14 @@ def _detect(
         faces, more = _chosen(list(clipped), picture, engine.center_weight, limits.max_faces)
         sharper = _sharper(engine, each, faces, limits)
         ratio = picture.reduction / sharper.reduction
-        crops = [engine.cropper.crop(sharper.pixels, _scaled(face, ratio)) for face in faces]
+        in_sharper = [_scaled(face, ratio) for face in faces]
+        crops = [engine.cropper.crop(sharper.pixels, face) for face in in_sharper]
         measured = tuple(_measured(face, clipped[face], picture) for face in faces)
+        if isinstance(each.data, PictureToEnrol):
+            measured = tuple(
+                replace(known, thumbnail=thumbnail(sharper.pixels, face.box))
+                for known, face in zip(measured, in_sharper, strict=True)
+            )
         yield PictureFaces(
             width=picture.width,
             height=picture.height,

@@ -71,7 +71,8 @@ def _embedded(
 
 
 def _face(face: MeasuredFace, embedding: NDArray[np.float32], norm: float | None) -> EmbeddedFace:
-    return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, assess(face.factors, norm))
+    quality = assess(face.factors, norm)
+    return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, quality, face.thumbnail)
 
 
 def preprocess(crops: NDArray[np.uint8], embedder: EmbedderSpec) -> NDArray[np.float32]:

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 Landmarks = tuple[tuple[float, float], ...]
 
 
+class PictureToEnrol(bytes):
+    """A picture whose faces are to be enrolled: each comes with a thumbnail. Else it is as any other picture."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in pixels of the upright picture."""
@@ -84,6 +90,8 @@ class MeasuredFace:
     landmarks: Landmarks
     factors: tuple[QualityFactor, ...]
     """Those that the photo gives; none for a face without a pixel in the picture."""
+    thumbnail: bytes | None = None
+    """A JPEG (`model.thumbnails`), of a face of a `PictureToEnrol`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +147,8 @@ class EmbeddedFace:
     embedding: "NDArray[np.float32]"
     quality: Quality | None = None
     """None if it was not assessed."""
+    thumbnail: bytes | None = None
+    """As in `MeasuredFace`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,12 +9,12 @@ from facerec.errors import AlreadyEnrolled, ObjectMissing
 from facerec.gallery.enrolment import NotChosen, WhichFace, chosen_face, face_place, store_template, template_id
 from facerec.gallery.names import same_person
 from facerec.gallery.rebuild import RebuildStatus, twin
-from facerec.gallery.removal import withdraw
+from facerec.gallery.removal import thumbnail_key, withdraw
 from facerec.message_base import ObjectRef
 from facerec.messages import Enrolment, RecognitionRequest, Refusal
 from facerec.operations import Reembed
 from facerec.ports import FaceEngine, ObjectStore, Template, TemplateStore
-from model.faces import Box, EmbeddedFace, ImageAnalysis
+from model.faces import Box, EmbeddedFace, ImageAnalysis, PictureToEnrol
 from model.header import InvalidImage
 from model.index.norms import normalised
 
@@ -53,12 +53,13 @@ class Reembedding:
             return _not(old, exc.status, str(exc))
         new = twin(old, face, photo, place, operation.model_id, self.gallery_bucket)
         try:
-            store_template(self.templates, self.store, new, photo)
+            store_template(self.templates, self.store, new, photo, face.thumbnail)
         except AlreadyEnrolled as exc:
             return _present(old, identifier, exc.identity)
         if self.templates.entry(old.collection, old.template_id) is None:
             # The person was removed meanwhile, and must not return. A worker may not list the photos of the bucket.
             if new.photo is not None:
+                self.store.delete(new.photo.bucket, thumbnail_key(new.collection, new.template_id))
                 self.store.delete(new.photo.bucket, new.photo.key)
             self.templates.remove(old.collection, [identifier])
             withdraw(self.store, self.gallery_bucket, old.collection)
@@ -75,7 +76,7 @@ class Reembedding:
         return face
 
     def _found(self, old: Template, photo: bytes, place: int) -> EmbeddedFace:
-        seen = self.target.analyse(photo)
+        seen = self.target.analyse(PictureToEnrol(photo))
         if not seen.faces:
             raise _NotChosen(RebuildStatus.NO_FACE, "the model finds no face: enrol another photo of this person")
         if len(seen.faces) == 1 and place == 0:

@@ -1,6 +1,6 @@
 """A worker's use case: what a request asks is done, its result is stored, then published."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -34,7 +34,7 @@ from facerec.operations import (
 from facerec.ports import FaceEngine, Rejection, Template, TemplateStore
 from facerec.recognition import Recogniser, seen_in
 from facerec.text import counted
-from model.faces import ImageAnalysis
+from model.faces import ImageAnalysis, PictureToEnrol
 from model.header import InvalidImage
 from model.index.norms import normalised
 
@@ -205,7 +205,7 @@ class AppTier(Recogniser):
         identity = operation.identity
         if identity is not None:
             identity = self.gallery.known_name(request.collection, identity, exact=operation.exact_name)
-        photo, seen = self._photo(request.input, timer)
+        photo, seen = self._photo(request.input, timer, PictureToEnrol)
         enrolment = self._enrolment(request)
         with timer.stage("write"):
             enrolments = enrolment.enrol(request, operation, identity, photo, seen.faces)
@@ -292,14 +292,16 @@ class AppTier(Recogniser):
         faces = [face.model_copy(update={"unknown": found.get(place)}) for place, face in enumerate(facts["faces"])]
         return facts | {"faces": tuple(faces)}
 
-    def _photo(self, stored: ObjectRef, timer: StageTimer) -> tuple[bytes, ImageAnalysis]:
-        """Return a photo with what the engine finds in it."""
+    def _photo(
+        self, stored: ObjectRef, timer: StageTimer, kind: Callable[[bytes], bytes] = bytes
+    ) -> tuple[bytes, ImageAnalysis]:
+        """Return a photo with what the engine finds in it as a picture of this kind."""
         photo = b""
 
         def look(fetched: bytes) -> ImageAnalysis:
             nonlocal photo
             photo = fetched
-            return self.engine.analyse(fetched)
+            return self.engine.analyse(kind(fetched))
 
         seen = seen_in(stored, look, self.store, timer)
         return photo, seen

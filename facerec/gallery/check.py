@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from facerec.errors import ObjectMissing
 from facerec.gallery.damaged import usable
 from facerec.gallery.published import PublishedSnapshot
+from facerec.gallery.removal import is_thumbnail, thumbnail_key
 from facerec.object_keys import SNAPSHOTS_PREFIX
 from facerec.ports import DamagedTemplate, ObjectStore, StoredObject, Template, TemplateStore
 
@@ -35,7 +36,7 @@ class Findings:
     """What a check has found."""
 
     leftovers: list[StoredObject]
-    """Photos without a template that are older than the limit."""
+    """Photos without a template that are older than the limit; a thumbnail only if its photo is gone."""
     recent: list[StoredObject]
     """Younger ones: an enrolment may be about to store the template."""
     photo_gone: list[Template]
@@ -95,14 +96,17 @@ class GalleryCheck:
         self.photos.delete(self.bucket, leftover.stored.key)
 
     def remove(self, leftover: StoredObject) -> bool:
-        """Remove a leftover, unless it was stored again since; returns whether it is gone. Others may remove it, too.
+        """Remove a leftover with its thumbnail, unless it was stored again since; returns whether it is gone.
 
+        Others may remove it, too.
         Only an enrolment of this very photo that falls between the look and the removal, which take milliseconds, loses
         its photo; the next check reports it.
         """
         found = self._describe(leftover.key)
         if found is not None and self._is_recent(found):
             return False
+        if parts := _KEY.fullmatch(leftover.key):
+            self.photos.delete(self.bucket, thumbnail_key(parts["collection"], parts["template_id"]))
         self.photos.delete(self.bucket, leftover.key)
         return True
 
@@ -131,7 +135,7 @@ class GalleryCheck:
                 yield LeftoverSnapshot(stored, reason)
 
     def _sort(self, keys: list[str], findings: Findings) -> None:
-        for key in keys:
+        for key in [key for key in keys if not is_thumbnail(key)] or keys:
             found = self._describe(key)
             if found is not None:
                 (findings.recent if self._is_recent(found) else findings.leftovers).append(found)

@@ -9,15 +9,18 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from facerec.errors import AlreadyEnrolled
+import structlog
+
+from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.damaged import check_usable, may_replace
 from facerec.gallery.look_alikes import LookAlikes, look_alike_text
 from facerec.gallery.names import KnownNames, same_person, valid_collection, valid_identity
-from facerec.gallery.removal import photo_key
+from facerec.gallery.removal import photo_key, thumbnail_key
 from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
 from facerec.object_keys import base_name
 from facerec.ports import ObjectStore, Template, TemplateEntry, TemplateStore
 from facerec.text import megabytes
+from model.faces import PictureToEnrol
 from model.header import InvalidImage, read_header
 from model.index.norms import normalised
 from model.matching import Match
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 
     Analyse = Callable[[bytes], ImageAnalysis]
+
+log = structlog.get_logger(__name__)
 
 DOMINANCE = 4  # a face with this many times the area of the next largest is the subject of the photo
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
@@ -155,7 +160,7 @@ def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace, place: int =
     A `place` above 0 is that of `template_id`: the face was enrolled as one of several.
     """
     try:
-        faces = analyse(photo).faces
+        faces = analyse(PictureToEnrol(photo)).faces
     except InvalidImage as exc:
         return NotChosen(EnrolmentStatus.INVALID_IMAGE, str(exc))
     if place == 0:
@@ -197,7 +202,7 @@ class Enroller:
 
     `analyse` is `FaceEngine.analyse`. `min_face_pixels` is the least length of a face's shorter side, `min_probability`
     the least one of the detector, `min_quality` the least `Quality.score`, if the engine gives a quality. A photo is
-    stored before its template, so that no template refers to a missing photo.
+    stored before its template, so that no template refers to a missing photo, and so is the face's thumbnail.
     """
 
     analyse: "Analyse"
@@ -294,7 +299,7 @@ class Enroller:
             external_id=external_id,
         )
         try:
-            store_template(self.templates, self.photos, template, photo)
+            store_template(self.templates, self.photos, template, photo, face.thumbnail)
         except AlreadyEnrolled as exc:
             if not same_person(exc.identity, identity, exact=exact_name):
                 detail = f"{exc}: `facerec people remove` takes it from there"
@@ -355,10 +360,17 @@ def quality_text(quality: "Quality | None") -> str:
     return f"quality {quality.score:.2f}{reasons}"
 
 
-def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:
-    """Store a template's photo, then the template.
+def store_template(
+    templates: TemplateStore,
+    photos: ObjectStore,
+    template: Template,
+    photo: bytes | None,
+    thumbnail: bytes | None = None,
+) -> None:
+    """Store a template's photo with its thumbnail, if there is one, then the template.
 
     Raises `AlreadyEnrolled`, and `UnusableTemplate` for a template that readers would leave out, with nothing stored.
+    A thumbnail that cannot be stored is logged: the photo is shown in its place.
 
     While a removal of this template runs, the template exists, so no photo is stored that the removal would miss. After
     an interruption a photo may be there without its template; a repeated call completes it, and `check` finds it.
@@ -372,11 +384,19 @@ def store_template(templates: TemplateStore, photos: ObjectStore, template: Temp
         raise AlreadyEnrolled(found.identity, found.template_id)
     content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
     photos.put(template.photo.bucket, template.photo.key, photo, content_type)
+    small = thumbnail_key(template.collection, template.template_id)
+    if thumbnail is not None:
+        try:
+            photos.put(template.photo.bucket, small, thumbnail, "image/jpeg")
+        except FacerecError as exc:
+            log.warning("thumbnail_not_stored", template_id=template.template_id, reason=str(exc))
     try:
         templates.add(template)
     except AlreadyEnrolled:
         # Another process has enrolled the photo meanwhile, perhaps under another file name.
         found = templates.template(template.collection, template.template_id)
+        if found is None or found.photo is None:
+            photos.delete(template.photo.bucket, small)  # the other one's would be the same
         if found is None or found.photo is None or found.photo.key != template.photo.key:
             photos.delete(template.photo.bucket, template.photo.key)
         raise

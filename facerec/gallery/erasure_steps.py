@@ -16,7 +16,7 @@ from facerec.dead_letters import DeadLetter, DeadLetterReader
 from facerec.erasure_records import ErasureRecord, Place, PlaceState, ReaderKind, ReaderReport
 from facerec.errors import InvalidMessage, ObjectMissing, QueueMissing
 from facerec.gallery.erasure_marks import Marks, request_of
-from facerec.gallery.removal import photo_prefix, withdraw
+from facerec.gallery.removal import is_thumbnail, photo_prefix, thumbnail_key, withdraw
 from facerec.job_records import Job, JobFile
 from facerec.messages import RecognitionResult
 from facerec.object_keys import SNAPSHOTS_PREFIX, copy_key, request_prefix, safe_name
@@ -112,7 +112,7 @@ class GalleryStep:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosStep:
-    """The enrolled photos in the gallery bucket, unless one was enrolled again since."""
+    """The enrolled photos in the gallery bucket, unless one was enrolled again since; thumbnails go uncounted."""
 
     enrolled: EnrolledPeople
     objects: ObjectStore
@@ -133,10 +133,10 @@ class PhotosStep:
                 gone = [each for each in found if each.key not in current]
                 keys = [each.key for each in gone if not self._may_be_new(record, each)]
                 list(pool.map(lambda key: self.objects.delete(self.gallery_bucket, key), keys))
-                removed, left = removed + len(keys), left + len(gone) - len(keys)
+                removed, left = removed + sum(not is_thumbnail(key) for key in keys), left + len(gone) - len(keys)
                 yield place.owed(removed=removed)
         if left:
-            yield place.owed(removed=removed, detail=f"{counted(left, 'photo')} may be of an enrolment that runs")
+            yield place.owed(removed=removed, detail=f"{counted(left, 'object')} may be of an enrolment that runs")
         else:
             yield place.confirmed(self.now(), "stores", removed=removed, detail="")
 
@@ -151,9 +151,10 @@ class PhotosStep:
                 yield from listing
 
     def _current(self, collection: str, keys: Iterable[str]) -> set[str]:
-        """Return the keys of the photos that templates have now."""
+        """Return the keys of the photos that templates have now, and of their thumbnails."""
         entries = self.enrolled.find(collection, list({key.split("/")[1] for key in keys}))
-        return {entry.photo.key for entry in entries.values() if entry.photo is not None}
+        photos = {name: entry.photo.key for name, entry in entries.items() if entry.photo is not None}
+        return {*photos.values(), *(thumbnail_key(collection, name) for name in photos)}
 
     def _may_be_new(self, record: ErasureRecord, photo: ListedObject) -> bool:
         """Whether the photo of an enrolment since the removal may be here before its template."""

@@ -13,9 +13,10 @@ from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 
-from facerec.errors import FacerecError
+from facerec.errors import FacerecError, ObjectMissing
 from facerec.gallery.names import KnownNames, same_person, search_key, valid_identity
 from facerec.gallery.people_index import PeopleIndex
+from facerec.gallery.removal import thumbnail_key
 from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
 from facerec.text import counted
 
@@ -245,6 +246,15 @@ class People:
     def photo(self, entry: TemplateEntry) -> bytes | None:
         """Return the enrolled photo of a template; `None` if it was imported without one. Raises `ObjectMissing`."""
         return None if entry.photo is None else self.photos.get(entry.photo.bucket, entry.photo.key)
+
+    def face(self, entry: TemplateEntry) -> bytes | None:
+        """Return the thumbnail of a template's face, a JPEG; `None` if it was enrolled without one."""
+        if entry.photo is None:
+            return None
+        try:
+            return self.photos.get(entry.photo.bucket, thumbnail_key(entry.collection, entry.template_id))
+        except ObjectMissing:
+            return None
 
     def _belongings(self, owners: Mapping[str, str], collection: str, name: str, *, exact: bool) -> "_Belongings":
         return _Belongings(

@@ -165,7 +165,7 @@ class CollectionRebuild:
         face = choice.face
         template = twin(old, face, photo, place, self.model_id, self.gallery_bucket)
         try:
-            store_template(self.templates, self.photos, template, photo)
+            store_template(self.templates, self.photos, template, photo, face.thumbnail)
         except AlreadyEnrolled as exc:
             # Another process enrolled it after the collection was read.
             self._present[identifier] = exc.identity

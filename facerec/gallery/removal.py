@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from facerec.object_keys import SNAPSHOTS_PREFIX, safe_name
 from facerec.ports import EnrolledPeople, ObjectStore
 
+_THUMBNAIL = "thumbnail/face.jpg"
+
 
 def photo_prefix(collection: str, identifier: str) -> str:
     """Return the prefix of the keys of a template's photo in the gallery bucket."""
@@ -14,6 +16,16 @@ def photo_prefix(collection: str, identifier: str) -> str:
 def photo_key(collection: str, identifier: str, filename: str) -> str:
     """Return the key of a template's photo in the gallery bucket."""
     return photo_prefix(collection, identifier) + safe_name(filename)
+
+
+def thumbnail_key(collection: str, identifier: str) -> str:
+    """Return the key of the small picture of a template's face; never that of a photo of any name."""
+    return photo_prefix(collection, identifier) + _THUMBNAIL
+
+
+def is_thumbnail(key: str) -> bool:
+    """Whether a key in the gallery bucket is that of a thumbnail."""
+    return key.endswith(f"/{_THUMBNAIL}")
 
 
 def remove_templates(

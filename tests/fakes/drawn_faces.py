@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
+from model.faces import Box, EmbeddedFace, ImageAnalysis, PictureToEnrol, Quality
 from model.header import InvalidImage, read_header
+from model.imaging import decode
+from model.thumbnails import thumbnail
 from tests.fakes.templates import MODEL
 
 DIMENSION = 512
@@ -95,7 +97,9 @@ class DrawnFacesEngine:
                 raise InvalidImage("the faces do not fit into the picture of this test")
             landmarks = tuple((box.x_min + face.side * x, box.y_min + face.side * y) for x, y in _LANDMARKS)
             quality = Quality(face.quality, ("blurred",) if face.quality < 0.85 else ())
-            faces.append(EmbeddedFace(box, face.probability, landmarks, embedding(face.name, face.take), quality))
+            small = thumbnail(decode(image), box) if isinstance(image, PictureToEnrol) else None
+            vector = embedding(face.name, face.take)
+            faces.append(EmbeddedFace(box, face.probability, landmarks, vector, quality, small))
         return ImageAnalysis(header.width, header.height, tuple(faces), {"detect": 1.0, "embed": 1.0})
 
 

@@ -14,12 +14,15 @@ from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.comparison import ModelThresholds
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.gallery.cache import GalleryCache
+from facerec.gallery.removal import thumbnail_key
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
 from facerec.operations import Compare, Detect, Enrol, Operation, Recognise, Reject, SearchTemplate, Verify
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from model.artefact import Artefact
+from model.header import read_header
+from model.thumbnails import SIDE
 from tests.fakes.drawn_faces import photo
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultPublisher
@@ -46,8 +49,10 @@ def test_worker_does_every_operation(tier: WorkerTier, start: Callable[..., Work
     (enrolment,) = enrolled.enrolments
     assert (enrolled.outcome, enrolment.status, enrolled.operation) == (Outcome.DONE, "enrolled", "enrol")
     assert enrolment.template_id is not None
-    (key,) = tier.store.keys(tier.settings.gallery_bucket, "default/")
+    key, small = tier.store.keys(tier.settings.gallery_bucket, "default/")
     assert tier.store.get(tier.settings.gallery_bucket, key) == photo(ADA)
+    assert small == thumbnail_key("default", enrolment.template_id)
+    assert read_header(tier.store.get(tier.settings.gallery_bucket, small)).format == "JPEG"
 
     recognised = ask(tier, Recognise(nearest=1), photo(GRACE, ADA, take=1))
     assert (recognised.result, recognised.faces[1].matches[0].identity) == ("Unknown", ADA)
@@ -124,7 +129,12 @@ def test_operations_on_photos_of_people(artefact_dir: Path) -> None:
             )
 
         for person in EXAMPLES.glob("gallery/*/*.jpg"):
-            assert do(Enrol(identity=person.parent.name), person).outcome is Outcome.DONE
+            enrolled = do(Enrol(identity=person.parent.name), person)
+            assert enrolled.outcome is Outcome.DONE
+            small = store.get("gallery", thumbnail_key("default", enrolled.enrolments[0].template_id or ""))
+            header = read_header(small)
+            assert (header.format, header.width, header.height) == ("JPEG", SIDE, SIDE)
+            assert len(engine.analyse(small).faces) == 1
         (recognised,) = do(Recognise(nearest=2), PORTRAIT).faces
         assert [match.identity for match in recognised.nearest] == ["Barack Obama", "Joe Biden"]
         (verified,) = do(Verify(identity="Barack Obama"), PORTRAIT).faces

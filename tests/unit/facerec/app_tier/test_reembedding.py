@@ -12,6 +12,7 @@ from facerec.comparison import ModelThresholds
 from facerec.delivery.driver import decode_request
 from facerec.errors import InvalidMessage
 from facerec.gallery.cache import GalleryCache
+from facerec.gallery.removal import thumbnail_key
 from facerec.message_base import ObjectRef
 from facerec.messages import OPERATION_VERSION, Outcome, RecognitionRequest, RecognitionResult, Refusal
 from facerec.operations import Detect, Enrol, Reembed
@@ -104,6 +105,8 @@ def test_twin_has_the_same_person_photo_and_date() -> None:
     assert (twin.identity, twin.source, twin.enrolled_at, twin.external_id) == (ADA, "a.jpg", NOW, "x1")
     assert twin.photo is not None
     assert world.store.get("gallery", twin.photo.key) == photo(ADA)
+    thumbnails = [thumbnail_key("default", each) for each in (old.template_id, twin.template_id)]
+    assert world.store.get("gallery", thumbnails[0]) == world.store.get("gallery", thumbnails[1])
     np.testing.assert_allclose(twin.embedding, embedding(ADA)[::-1])
     again = world.reembed(old)
     assert (again.enrolments[0].status, again.enrolments[0].template_id) == ("present", twin.template_id)
@@ -163,7 +166,7 @@ def test_person_who_is_removed_meanwhile_does_not_return() -> None:
     assert world.reembed(old).enrolments[0].status == "no_photo"
     assert world.templates.count("default") == 0
     assert old.photo is not None
-    assert world.store.keys("gallery") == [old.photo.key]
+    assert world.store.keys("gallery") == [old.photo.key, thumbnail_key("default", old.template_id)]
 
 
 def test_only_the_photo_of_the_template_is_read_and_only_a_model_of_the_migration_is_opened() -> None:

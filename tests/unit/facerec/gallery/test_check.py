@@ -15,7 +15,7 @@ from PIL import Image
 from facerec.gallery.check import Findings, GalleryCheck
 from facerec.gallery.enrolment import Enroller, template_id
 from facerec.gallery.rebuild import CollectionRebuild
-from facerec.gallery.removal import remove_templates
+from facerec.gallery.removal import remove_templates, thumbnail_key
 from facerec.gallery.restoring import restore
 from facerec.message_base import ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
@@ -78,7 +78,7 @@ def picture(colour: str) -> bytes:
 
 
 RED, BLUE = picture("red"), picture("blue")
-FACE = EmbeddedFace(Box(5, 5, 95, 95), 0.99, (), np.eye(512, dtype=np.float32)[0])
+FACE = EmbeddedFace(Box(5, 5, 95, 95), 0.99, (), np.eye(512, dtype=np.float32)[0], thumbnail=b"small")
 
 
 @dataclass
@@ -294,6 +294,23 @@ def test_check_spares_the_photo_of_an_enrolment_that_takes_up_a_leftover() -> No
 
     for world in moments(made, World.enrol, World.clean):
         world.assert_consistent()
+
+
+def test_leftover_photo_counts_once_and_goes_with_its_thumbnail() -> None:
+    """A thumbnail without its photo is a leftover of its own; that of a template is none."""
+    world = World()
+    world.enrol()
+    left, alone = "a" * 32, "b" * 32
+    world.photos.put(BUCKET, f"default/{left}/x.jpg", RED, "image/jpeg")
+    for identifier in (left, alone):
+        world.photos.put(BUCKET, thumbnail_key("default", identifier), b"small", "image/jpeg")
+    world.later()
+    found = [each.key for each in world.check().find().leftovers]
+    assert found == [f"default/{left}/x.jpg", thumbnail_key("default", alone)]
+    world.clean()
+    assert world.check().find() == Findings([], [], [])
+    identifier = template_id("default", MODEL, RED)
+    assert world.photos.keys(BUCKET) == [f"default/{identifier}/ada.jpg", thumbnail_key("default", identifier)]
 
 
 def test_check_finds_leftovers_of_every_collection() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from structlog.testing import capture_logs
 
 from facerec.comparison import ModelThresholds
 from facerec.errors import AlreadyEnrolled, Transient
@@ -18,7 +19,7 @@ from facerec.gallery.cache import GalleryCache
 from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentStatus, WhichFace, store_template, template_id
 from facerec.gallery.look_alikes import LookAlikes
 from facerec.gallery.names import InvalidName, valid_collection
-from facerec.gallery.removal import photo_key, remove_templates
+from facerec.gallery.removal import photo_key, remove_templates, thumbnail_key
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from tests.fakes.object_store import InMemoryObjectStore
@@ -329,6 +330,37 @@ def test_failed_photo_leaves_no_template(desk: Desk) -> None:
     with pytest.raises(Transient):
         desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     assert list(desk.templates.templates("default")) == []
+
+
+def test_thumbnail_of_the_chosen_face_is_stored_beside_the_photo(desk: Desk) -> None:
+    """The engine makes it; of a photo that is enrolled already nothing is stored."""
+    desk.faces = (replace(face(49, axis=1), thumbnail=b"another"), replace(face(100), thumbnail=b"small"))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    key = thumbnail_key("default", str(report.template_id))
+    assert desk.photos.get(BUCKET, key) == b"small"
+    assert desk.photos.content_type(BUCKET, key) == "image/jpeg"
+    desk.enroller.enrol("Ada", "again.jpg", picture("red"))
+    assert len(desk.photos.keys(BUCKET)) == 2
+    assert remove_templates(desk.templates, desk.photos, BUCKET, "default", [str(report.template_id)]) == 1
+    assert stored(desk) == ([], [])
+
+
+def test_failed_thumbnail_does_not_fail_the_enrolment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged; the photo and the template are stored."""
+    desk.faces = (replace(face(), thumbnail=b"small"),)
+    put = desk.photos.put
+
+    def without_thumbnails(bucket: str, key: str, body: bytes, content_type: str) -> None:
+        if body == b"small":
+            raise Transient("the bucket is away")
+        put(bucket, key, body, content_type)
+
+    monkeypatch.setattr(desk.photos, "put", without_thumbnails)
+    with capture_logs() as logs:
+        report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert stored(desk) == ([report.template_id], [photo_key("default", str(report.template_id), "ada.jpg")])
+    assert [(line["event"], line["template_id"]) for line in logs] == [("thumbnail_not_stored", report.template_id)]
 
 
 def test_removal_deletes_the_photos(desk: Desk) -> None:

@@ -10,6 +10,7 @@ import pytest
 from facerec.erasure_records import ErasureRecord, Place, PlaceState, ReaderKind, ReaderReport
 from facerec.errors import LeaseLost, Transient
 from facerec.gallery.erasure import Erasures, subject_hash
+from facerec.gallery.removal import is_thumbnail, thumbnail_key
 from facerec.message_base import ObjectRef
 from facerec.messages import Face, Outcome, RecognitionRequest, RecognitionResult, ResultBox, ResultMatch
 from facerec.object_keys import input_key
@@ -53,9 +54,10 @@ class World:
         self.add_template(number, name, collection)
 
     def put_photo(self, number: int, collection: str = "default", filename: str = "photo.jpg") -> str:
-        """Store a photo, as the first half of an enrolment; returns its key."""
-        key = f"{collection}/{number:032x}/{filename}"
+        """Store a photo with its thumbnail, as the first half of an enrolment; returns its key."""
+        key, small = f"{collection}/{number:032x}/{filename}", thumbnail_key(collection, f"{number:032x}")
         self.objects.put(SETTINGS.gallery_bucket, key, b"photo", "image/jpeg")
+        self.objects.put(SETTINGS.gallery_bucket, small, b"small", "image/jpeg")
         return key
 
     def add_template(self, number: int, name: str, collection: str = "default", filename: str = "photo.jpg") -> None:
@@ -100,9 +102,13 @@ class World:
         )
 
     def stored(self) -> list[str]:
-        """Every key of all buckets."""
+        """Every key of all buckets, without those of thumbnails."""
         buckets = (SETTINGS.input_bucket, SETTINGS.output_bucket, SETTINGS.gallery_bucket)
-        return [key for bucket in buckets for key in self.objects.keys(bucket)]
+        return [key for bucket in buckets for key in self.objects.keys(bucket) if not is_thumbnail(key)]
+
+    def thumbnails(self) -> list[str]:
+        """The keys of the thumbnails."""
+        return [key for key in self.objects.keys(SETTINGS.gallery_bucket) if is_thumbnail(key)]
 
 
 @pytest.fixture
@@ -131,6 +137,24 @@ def test_begin_removes_templates_photos_and_snapshots_at_once(world: World) -> N
     assert not [key for key in world.stored() if key.startswith("!")]
     counts = {name: record.place(name).removed for name in ("templates", "photos", "published snapshots")}
     assert counts == {"templates": 2, "photos": 2, "published snapshots": 1}
+
+
+def test_thumbnail_goes_and_stays_with_its_photo(world: World) -> None:
+    """Of a person, of a single photo, of a collection; a photo that was enrolled again keeps its own."""
+    begin(world)
+    assert world.thumbnails() == [thumbnail_key("default", f"{3:032x}")]
+    for number in (4, 5):
+        world.enrol(number, ALAN)
+    begun = world.erasures.begin_photos("default", [f"{4:032x}"], "front desk", photos_now=True)
+    assert begun is not None
+    assert begun.record.place("photos").removed == 1
+    assert world.thumbnails() == [thumbnail_key("default", f"{number:032x}") for number in (3, 5)]
+    record = world.erasures.begin_collection("default", "me").record
+    world.at += timedelta(seconds=2)
+    world.enrol(5, ALAN)
+    world.at += timedelta(seconds=2)
+    world.pass_(record)
+    assert world.thumbnails() == [thumbnail_key("default", f"{5:032x}")]
 
 
 def test_begin_knows_every_spelling_and_the_names_merged_into_a_person(world: World) -> None:

@@ -19,6 +19,7 @@ from facerec.gallery.people import (
     as_template_id,
     follow_replacements,
 )
+from facerec.gallery.removal import thumbnail_key
 from facerec.ports import MergeRecord
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
@@ -354,6 +355,14 @@ def test_photo_of_a_template_is_read(gallery: Gallery) -> None:
     entry = gallery.people.person(COLLECTION, "Ada").entries[1]
     assert gallery.people.photo(entry) == b"photo"
     assert gallery.people.photo(replace(entry, photo=None)) is None
+
+
+def test_thumbnail_of_a_face_is_read(gallery: Gallery) -> None:
+    """A photo that was enrolled by an earlier release has none; the photo is shown then."""
+    gallery.photos.put(BUCKET, thumbnail_key(COLLECTION, make_template(2).template_id), b"small", "image/jpeg")
+    first, second, _ = gallery.people.person(COLLECTION, "Ada").entries
+    assert (gallery.people.face(first), gallery.people.face(second)) == (None, b"small")
+    assert gallery.people.face(replace(second, photo=None)) is None
 
 
 def test_rejections_go_with_the_person(gallery: Gallery) -> None:
