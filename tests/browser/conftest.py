@@ -14,7 +14,7 @@ from facerec.api_keys import Scope, issue, revoked
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.support.browser import PHONE, WAIT_MS, Watch, chromium, find_chromium, save_picture, severe_findings, watched
 from tests.support.processes import CHECKOUT
-from tests.support.sample_site import serve_site
+from tests.support.sample_site import fill, sample_arguments, serve_site
 from tests.support.served_web_tier import ServedWebTier
 
 PICTURES = CHECKOUT / ".cache" / "browser"
@@ -39,6 +39,20 @@ def site() -> Iterator[ServedWebTier]:
     """A site without API keys."""
     with serve_site() as web:
         yield web
+
+
+@pytest.fixture(scope="module")
+def filled_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedWebTier]:
+    """A site with people, unknown people and jobs, which no test of the file changes."""
+    with serve_site() as web:
+        fill(web, tmp_path_factory.mktemp("photos"))
+        yield web
+
+
+@pytest.fixture(scope="module")
+def arguments(filled_site: ServedWebTier) -> dict[str, str]:
+    """A value for each argument in the address of a page of `filled_site`."""
+    return sample_arguments(filled_site)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from playwright.sync_api import Browser, Page
 
 from tests.support.browser import severe_findings, watched
 from tests.support.page_routes import page_paths
-from tests.support.sample_site import fill, sample_arguments, serve_site
 from tests.support.served_web_tier import ServedWebTier
 
 MOST_STOPS = 400
@@ -60,17 +59,9 @@ _MOVING = """() => [...document.querySelectorAll("*")].filter((one) => {
 
 
 @pytest.fixture(scope="module")
-def filled_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedWebTier]:
-    """A site with people, unknown people and jobs, which no test changes."""
-    with serve_site() as site:
-        fill(site, tmp_path_factory.mktemp("photos"))
-        yield site
-
-
-@pytest.fixture(scope="module")
-def paths(filled_site: ServedWebTier) -> list[str]:
+def paths(filled_site: ServedWebTier, arguments: dict[str, str]) -> list[str]:
     """The addresses of all pages."""
-    return list(page_paths(filled_site, sample_arguments(filled_site)).values())
+    return list(page_paths(filled_site, arguments).values())
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ MARKUP = (
     "javascript:alert(3)",
     "' autofocus onfocus=alert(4) x='",
     "</title><svg onload=alert(5)>",
+    """'"><img src=x onerror=alert(6)>{{7*7}}${7*7}""",
 )
 """Names of people and of files: every one is a valid name."""
 
@@ -95,20 +96,21 @@ def test_markup_in_names_is_shown_as_text(site: ServedWebTier, page: Page, tmp_p
             client.photos.add(f"{text} 2", photo(f"person {number}", take=1), filename=f"{text}.jpg")
             client.recognise(photo(f"visitor {number}"), filename=f"{text}.jpg")
     fill(site, tmp_path)
-    for name in MARKUP:
-        for path in page_paths(site, sample_arguments(site, name, filename=f"{name}.jpg")).values():
-            page.goto(path)
-            assert page.locator(INJECTED).count() == 0, (path, name)
-            assert "49$" not in page.content(), (path, name)
-            assert dialogs == [], (path, name)
+    name = MARKUP[-1]
+    for path in page_paths(site, sample_arguments(site, name, filename=f"{name}.jpg")).values():
+        page.goto(path)
+        assert page.locator(INJECTED).count() == 0, path
+        assert "49$" not in page.content(), path
+        assert dialogs == [], path
 
 
-def test_page_of_another_origin_changes_nothing(site: ServedWebTier, hostile: Page, tmp_path: Path) -> None:
+def test_page_of_another_origin_changes_nothing(
+    filled_site: ServedWebTier, arguments: dict[str, str], hostile: Page
+) -> None:
     """By a form, by a script that does not read the answer, or by one with the headers of our scripts."""
-    fill(site, tmp_path)
     targets = [
-        (f"{site.url}{route.path}", method)
-        for route in page_routes(site.tier.app, sample_arguments(site))
+        (f"{filled_site.url}{route.path}", method)
+        for route in page_routes(filled_site.tier.app, arguments)
         for method in route.unsafe
     ]
     answers: Counter[tuple[str, str, int]] = Counter()
@@ -117,12 +119,12 @@ def test_page_of_another_origin_changes_nothing(site: ServedWebTier, hostile: Pa
         answers[response.url, response.request.method, response.status] += 1
 
     hostile.context.on("response", count)
-    before = state(site.tier)
+    before = state(filled_site.tier)
     for url, method in targets:
         hostile.evaluate(_FETCHES, [url, method])
         if method == "POST":
             hostile.evaluate(_FORM, url)
-    assert state(site.tier) == before
+    assert state(filled_site.tier) == before
     posts = {(url, method, 403): 2 for url, method in targets if method == "POST"}
     assert {each: number for each, number in answers.items() if each[1] not in {"OPTIONS", "GET"}} == posts
 
@@ -153,31 +155,26 @@ _FORM = """async (url) => {
 _FRAME = "(url) => { document.body.appendChild(document.createElement('iframe')).src = url; }"
 
 
-def test_opening_a_page_changes_nothing(site: ServedWebTier, tmp_path: Path) -> None:
+def test_opening_a_page_changes_nothing(filled_site: ServedWebTier, arguments: dict[str, str]) -> None:
     """Since every page of the web can have a browser open an address."""
-    fill(site, tmp_path)
-    arguments = sample_arguments(site)
-    before = state(site.tier)
-    page_answers(site, arguments)
-    assert state(site.tier) == before
+    before = state(filled_site.tier)
+    page_answers(filled_site, arguments)
+    assert state(filled_site.tier) == before
 
 
-def test_page_cannot_be_framed(site: ServedWebTier, hostile: Page, tmp_path: Path) -> None:
+def test_page_cannot_be_framed(filled_site: ServedWebTier, arguments: dict[str, str], hostile: Page) -> None:
     """A reader who is made to click cannot click on us."""
-    fill(site, tmp_path)
-    paths = page_paths(site, sample_arguments(site))
+    paths = page_paths(filled_site, arguments)
+    assert paths
     for path in paths.values():
-        hostile.evaluate(_FRAME, f"{site.url}{path}")
-    frames = hostile.main_frame.child_frames
-    assert len(frames) == len(paths) > 0
-    for frame in frames:
-        frame.wait_for_url("chrome-error://chromewebdata/")
+        with hostile.expect_event("requestfailed") as failed:
+            hostile.evaluate(_FRAME, f"{filled_site.url}{path}")
+        assert (failed.value.url, failed.value.failure) == (f"{filled_site.url}{path}", "net::ERR_BLOCKED_BY_RESPONSE")
 
 
-def test_every_page_has_the_headers_that_browsers_obey(site: ServedWebTier, tmp_path: Path) -> None:
+def test_every_page_has_the_headers_that_browsers_obey(filled_site: ServedWebTier, arguments: dict[str, str]) -> None:
     """Also files and photos that pages show."""
-    fill(site, tmp_path)
-    for route, answer in page_answers(site, sample_arguments(site)):
+    for route, answer in page_answers(filled_site, arguments):
         path, headers = route.path, answer.headers
         policy = dict(part.strip().partition(" ")[::2] for part in headers["Content-Security-Policy"].split(";"))
         assert policy["default-src"] == policy["frame-ancestors"] == "'none'", path
@@ -194,7 +191,7 @@ def test_every_page_has_the_headers_that_browsers_obey(site: ServedWebTier, tmp_
             assert policy["base-uri"] == "'none'", path
 
 
-def test_photo_is_never_a_page(site: ServedWebTier, page: Page, tmp_path: Path) -> None:
+def test_photo_is_never_a_page(site: ServedWebTier, tmp_path: Path) -> None:
     """A picture with HTML behind its pixels is served as a picture; HTML and SVG under a picture's name are refused."""
     fill(site, tmp_path)
     with Client(site.url) as client:
