@@ -94,9 +94,16 @@ class ApiKey:
 
     def standing(self, secret: str, now: datetime) -> Standing:
         """Check a presented secret; a wrong one is `WRONG` in every state of the key."""
-        hashed = _hashed(secret)
-        current = hmac.compare_digest(hashed, self.secret_hash)
-        former = hmac.compare_digest(hashed, self.former_hash or self.secret_hash)
+        presented = hashed(secret)
+        return self.standing_of_hash(lambda known: hmac.compare_digest(presented, known), now)
+
+    def standing_of_hash(self, is_presented: Callable[[str], bool], now: datetime) -> Standing:
+        """Check a secret by its hash; `is_presented` says whether a stored hash is that of the secret.
+
+        It is not asked about a key without one: a signing key is `WRONG`.
+        """
+        current = bool(self.secret_hash) and is_presented(self.secret_hash)
+        former = self.former_hash is not None and is_presented(self.former_hash)
         return self._standing(now, former=not current) if current or former else Standing.WRONG
 
     def standing_of_signature(self, signed_by: Callable[[str], bool], now: datetime) -> Standing:
@@ -174,8 +181,9 @@ def rotated(key: ApiKey, *, now: datetime, grace: timedelta) -> tuple[ApiKey, To
 
 
 def _with_secret(key: ApiKey, token: Token, *, signing: bool) -> ApiKey:
-    return replace(key, signing_secret=token.secret) if signing else replace(key, secret_hash=_hashed(token.secret))
+    return replace(key, signing_secret=token.secret) if signing else replace(key, secret_hash=hashed(token.secret))
 
 
-def _hashed(secret: str) -> str:
+def hashed(secret: str) -> str:
+    """Return the hash of a secret, as it is stored."""
     return hashlib.sha256(secret.encode()).hexdigest()

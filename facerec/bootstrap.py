@@ -26,6 +26,7 @@ from facerec.ports import (
     PersonRecords,
     ResultInbox,
     ResultPublisher,
+    Sessions,
     TaskQueue,
     TemplateStore,
     UnknownPeople,
@@ -182,6 +183,13 @@ def api_keys(settings: Settings) -> ApiKeys:
     from facerec.aws.dynamodb.api_keys import DynamoApiKeys
 
     return DynamoApiKeys(clients(settings), settings.keys_table)
+
+
+def sessions(settings: Settings) -> Sessions:
+    """The sessions of the pages."""
+    from facerec.aws.dynamodb.sessions import DynamoSessions
+
+    return DynamoSessions(clients(settings), settings.people_table)
 
 
 def jobs(settings: Settings) -> Jobs:

@@ -62,9 +62,14 @@ def is_served(name: str, names: Sequence[str]) -> bool:
     return name in names or any(one.startswith(".") and name.endswith(one) for one in names)
 
 
+def is_safe(method: str) -> bool:
+    """Return whether requests of this method change nothing."""
+    return method in _SAFE
+
+
 def is_from_another_site(method: str, *, host: str | None, origin: str | None, fetch_site: str | None) -> bool:
     """Return whether a browser sends a changing request for a page of another site."""
-    return method not in _SAFE and is_cross_site(host=host, origin=origin, fetch_site=fetch_site)
+    return not is_safe(method) and is_cross_site(host=host, origin=origin, fetch_site=fetch_site)
 
 
 def is_cross_site(*, host: str | None, origin: str | None, fetch_site: str | None) -> bool:

@@ -19,6 +19,7 @@ from facerec.fleet_records import RoundRecord
 from facerec.job_records import Job, JobFile
 from facerec.message_base import ObjectRef
 from facerec.messages import FacesMessage, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
+from facerec.session_records import Session
 from facerec.unknown_records import UnknownAlert, UnknownPerson
 
 if TYPE_CHECKING:
@@ -497,6 +498,19 @@ class Collections(Protocol):
 
     def records(self) -> list[CollectionRecord]:
         """All records, by name."""
+
+
+class Sessions(Protocol):
+    """The sessions of the pages, until they expire; safe for concurrent writers and many readers."""
+
+    def get(self, token_hash: str) -> Session | None:
+        """The session with this hash of its token; includes every change that has returned. It may have expired."""
+
+    def add(self, session: Session) -> None:
+        """Add a session."""
+
+    def remove(self, token_hash: str) -> None:
+        """Remove a session; idempotent."""
 
 
 class Jobs(Protocol):

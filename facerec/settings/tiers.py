@@ -33,6 +33,9 @@ class WebSettings(Group):
     auth_failures: RateText = Field(
         "30/minute", description="Wrong API keys per client address and process; more get 429"
     )
+    session_hours: float = Field(
+        12, gt=0, le=720, description="Hours after which a person who signed in at the pages signs in again"
+    )
     trusted_proxies: int = Field(
         0,
         ge=0,

@@ -19,7 +19,8 @@ from facerec.web.admission import Admission
 from facerec.web.api import ApiServices, compreface, register_apis, rekognition
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.asking import Asker
-from facerec.web.auth.access import UNDEFINED, AccessControl, Denial, install_access_control
+from facerec.web.auth.access import AccessControl, install_access_control, is_page
+from facerec.web.auth.denials import UNDEFINED, Denial
 from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import Waiters
 from facerec.web.jobs.calls import JobCalls
@@ -155,7 +156,7 @@ def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
     sentence = one_line(sentence)
     if rekognition.is_call(request.path):
         return rekognition.failed(status, sentence)
-    if layout.wants_page():
+    if is_page():
         return layout.error_page(status, sentence)
     if request.path.startswith("/api/"):
         return results.json_error(compreface.status_of(request.path, status, code), sentence, code)

@@ -20,7 +20,7 @@ from facerec.web.admission import Admission
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
-from facerec.web.auth.key_cache import KeyCache
+from facerec.web.auth.credentials import Credentials
 from facerec.web.erasing import ErasureThread
 from facerec.web.fleet.traffic import Traffic
 from facerec.web.fleet.watch import FleetWatch
@@ -94,7 +94,9 @@ class WebProcess:
             CallbackSender.of(settings.callbacks),
         )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
-        keys = KeyCache(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
+        credentials = None
+        if settings.web.auth == "keys":
+            credentials = Credentials(settings.web, bootstrap.api_keys(settings), bootstrap.sessions(settings))
         app = make_app(
             settings,
             reply_to=response_queue,
@@ -103,7 +105,7 @@ class WebProcess:
             readiness=Readiness(checks),
             measured=metrics,
             traffic=self._traffic,
-            keys=keys,
+            credentials=credentials,
             wake_jobs=self._jobs.wake,
             on_access=self._accesses.note,
         )
@@ -145,7 +147,7 @@ def make_app(
     readiness: Readiness,
     measured: WebMetrics,
     traffic: Traffic,
-    keys: KeyCache | None,
+    credentials: Credentials | None,
     wake_jobs: Callable[[], None] = lambda: None,
     on_access: Callable[[AccessRecord], None] = lambda _: None,
 ) -> DescribedApp:
@@ -163,7 +165,7 @@ def make_app(
         admission=admission,
         readiness=readiness,
         measured=measured,
-        access=AccessControl(settings.web, keys),
+        access=AccessControl(settings.web, credentials),
         unknown=bootstrap.unknown_people(settings),
         jobs=bootstrap.jobs(settings),
         fleet=FleetWatch(
@@ -185,7 +187,7 @@ def described_app(settings: Settings) -> DescribedApp:
         readiness=Readiness({}),
         measured=measured,
         traffic=Traffic(measured.upload_totals),
-        keys=None,
+        credentials=None,
     )
 
 

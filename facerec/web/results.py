@@ -6,7 +6,7 @@ import structlog
 from flask import Blueprint, Response, jsonify
 
 from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Refused, Transient
-from facerec.web.auth.access import UNDEFINED
+from facerec.web.auth.denials import UNDEFINED
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 from model.header import CONTENT_TYPES, InvalidImage, read_header
 

@@ -12,6 +12,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from facerec.access_records import AccessRecord
+from facerec.api_keys import Token
 from facerec.app_tier.unknown_faces import UnknownFaces
 from facerec.app_tier.use_case import AppTier
 from facerec.comparison import ModelThresholds
@@ -28,12 +29,15 @@ from facerec.messages import (
 )
 from facerec.object_keys import output_key
 from facerec.ports import ApiKeys
+from facerec.session_records import csrf_token_of
 from facerec.settings import Settings
 from facerec.web.admission import Admission
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
-from facerec.web.auth.key_cache import KeyCache
+from facerec.web.auth.credentials import Credentials
+from facerec.web.auth.denials import Denial
+from facerec.web.auth.sessions import CSRF_HEADER
 from facerec.web.fleet.traffic import Traffic
 from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import InboxThread, Waiters
@@ -49,6 +53,7 @@ from tests.fakes.jobs import InMemoryJobs
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
+from tests.fakes.sessions import InMemorySessions
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.fakes.templates import InMemoryTemplateStore
 from tests.fakes.unknown_people import InMemoryUnknownPeople
@@ -71,6 +76,7 @@ class FakeWebTier:
         *,
         keys: ApiKeys | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         working: bool = False,
     ) -> None:
         self.settings = settings or Settings()
@@ -101,8 +107,11 @@ class FakeWebTier:
         self.inbox_thread = InboxThread(
             self.inbox, self.waiters, poll_seconds=0.02, backoff=lambda _: 0.01, watch=self.metrics
         )
-        cache = None if keys is None else KeyCache(keys, clock=clock)
-        self.access = AccessControl(self.settings.web, cache, clock=clock)
+        self.sessions = InMemorySessions()
+        credentials = (
+            None if keys is None else Credentials(self.settings.web, keys, self.sessions, clock=clock, now=now)
+        )
+        self.access = AccessControl(self.settings.web, credentials, clock=clock)
         self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
         self.jobs = InMemoryJobs()
         self.callbacks = FakeCallbackSender()
@@ -179,6 +188,15 @@ class FakeWebTier:
             min_quality=settings.gallery.min_quality,
             min_probability=settings.gallery.min_probability,
         )
+
+    def sign_in(self, client: FlaskClient, key: Token) -> dict[str, str]:
+        """Have a client use the pages with this key; returns the headers with which their changes are sent."""
+        credentials = self.access.credentials
+        assert credentials is not None, "in open mode nobody signs in"
+        begun = credentials.sign_in(key.reveal(), "192.0.2.1")
+        assert not isinstance(begun, Denial), begun.sentence
+        client.set_cookie("facerec_session", begun[1], httponly=True, samesite="Lax")
+        return {CSRF_HEADER: csrf_token_of(begun[1])}
 
     def _worker(self, request: RecognitionRequest) -> None:
         if self.app_tier is not None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from botocore.credentials import ReadOnlyCredentials
 
-from facerec.api_keys import ApiKey, Standing, is_key_id, parse_token
+from facerec.api_keys import ApiKey, Standing, Token, is_key_id, parse_token
 from facerec.aws.signature import SignatureRefused, SignatureStale, SignedRequest, access_key_of, check_signature
+from facerec.session_records import Session
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -28,9 +29,11 @@ class Claim:
     """`None` if it cannot be one of ours."""
     check: Callable[[ApiKey, datetime], Standing]
     proof: str
-    """`key` or `signature`."""
+    """`key`, `signature` or `session`."""
     hint: str
     """What the client should check if the proof is wrong."""
+    guessed: bool = True
+    """Whether a wrong proof may be a guess; not that of a session that exists."""
 
 
 def presented_claim(environ: "WSGIEnvironment") -> Claim | None:
@@ -40,11 +43,23 @@ def presented_claim(environ: "WSGIEnvironment") -> Claim | None:
     text = sent or (bearer[1] if bearer else None)
     if text is None:
         return None
-    token = parse_token(text)
+    return claim_of(parse_token(text))
+
+
+def claim_of(token: Token | None) -> Claim:
+    """Return the claim of a presented key; None is a text that is no key."""
     hint = "check that it was copied whole"
     if token is None:
         return Claim(None, lambda _key, _now: Standing.WRONG, "key", hint)
     return Claim(token.key_id, lambda key, now: key.standing(token.secret, now), "key", hint)
+
+
+def claim_of_session(session: Session | None, token: str) -> Claim:
+    """Return the claim of a browser with this token; None is a session that does not exist."""
+    hint = "sign in again"
+    if session is None:
+        return Claim(None, lambda _key, _now: Standing.WRONG, "session", hint)
+    return Claim(session.key_id, lambda key, now: session.standing(token, key, now), "session", hint, guessed=False)
 
 
 def signed_claim(environ: "WSGIEnvironment", service: str) -> Claim | None:

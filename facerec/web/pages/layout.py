@@ -17,8 +17,9 @@ from facerec.message_base import problems
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.people import NAME_ERRORS
 from facerec.web.api.v1.photo_requests import CollectionQuery
-from facerec.web.auth.access import csrf_token, is_page, presented_key
+from facerec.web.auth.access import presented_key
 from facerec.web.auth.collections import may_use_or_owns, own_collection
+from facerec.web.auth.sessions import csrf_token
 from facerec.web.pages.assets import asset
 from facerec.web.pages.texts import LANGUAGE, Number, markup, moment
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
@@ -95,13 +96,6 @@ def page_collection(services: ApiServices) -> str:
     if not may_use_or_owns(key, chosen, services.collections):
         abort(error_page(403, f"this API key may not use the collection {chosen}"))
     return chosen
-
-
-def wants_page() -> bool:
-    """Whether the request that is being answered comes from a person: errors are pages then."""
-    if request.url_rule is not None:
-        return is_page()
-    return request.method == "GET" and request.accept_mimetypes.best == "text/html"
 
 
 def is_fragment() -> bool:

@@ -8,7 +8,7 @@ from facerec.gallery.people import NoSuchPerson
 from facerec.web.api.compreface import faces, photos, subjects
 from facerec.web.api.compreface.codes import OUT_OF_RANGE, ApiError, no_photo, no_subject
 from facerec.web.api.services import ApiServices
-from facerec.web.auth.access import MISSING_HEADER
+from facerec.web.auth.denials import MISSING_HEADER
 from facerec.web.replies import Declined
 from facerec.web.results import answer_outages
 

@@ -4,7 +4,7 @@ from flask import Response
 
 from facerec.messages import Outcome, RecognitionResult, Refusal
 from facerec.web.asking import Answer
-from facerec.web.auth.access import UNDEFINED
+from facerec.web.auth.denials import UNDEFINED
 from facerec.web.results import json_error
 
 NO_IMAGE, BAD_EXTENSION, OUT_OF_RANGE, NO_FACE, TOO_MANY_FACES = 11, 21, 26, 28, 31

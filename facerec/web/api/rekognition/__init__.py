@@ -13,7 +13,8 @@ from facerec.web.api.rekognition import collections, faces, searches
 from facerec.web.api.rekognition.calls import Calls
 from facerec.web.api.rekognition.errors import RekognitionError, as_json, error_response, of_denial, of_status
 from facerec.web.api.services import ApiServices
-from facerec.web.auth.access import Denial, needs
+from facerec.web.auth.access import needs
+from facerec.web.auth.denials import Denial
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -8,7 +8,7 @@ from flask import Response
 
 from facerec.errors import FacerecError
 from facerec.messages import Outcome, RecognitionResult, Refusal
-from facerec.web.auth.access import Denial
+from facerec.web.auth.denials import Denial
 from facerec.web.replies import Reply
 
 CONTENT_TYPE = "application/x-amz-json-1.1"

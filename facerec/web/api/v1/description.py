@@ -20,7 +20,8 @@ from werkzeug.routing import BaseConverter
 
 from facerec import __version__
 from facerec.message_base import problems
-from facerec.web.auth.access import UNDEFINED, needed_scopes
+from facerec.web.auth.access import needed_scopes
+from facerec.web.auth.denials import UNDEFINED
 from facerec.web.results import answer_outages, json_error
 
 PREFIX = "/api/v1"

@@ -30,7 +30,8 @@ from facerec.web.api.v1.photo_requests import (
     refused_error,
     respond,
 )
-from facerec.web.auth.access import UNDEFINED, client_name, needs
+from facerec.web.auth.access import client_name, needs
+from facerec.web.auth.denials import UNDEFINED
 from facerec.web.results import json_error, photo_response
 from model.header import CONTENT_TYPES
 

@@ -48,6 +48,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/people.py": ALL,
         "facerec/aws/dynamodb/collections.py": ALL,
         "facerec/aws/dynamodb/person_records.py": ALL,
+        "facerec/aws/dynamodb/sessions.py": ALL,
         "facerec/aws/dynamodb/jobs.py": ALL,
         "facerec/aws/dynamodb/erasures.py": ALL,
         "facerec/aws/dynamodb/accesses.py": ALL,

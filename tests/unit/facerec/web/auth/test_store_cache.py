@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from facerec.api_keys import ApiKey, Scope, issue, revoked
 from facerec.errors import Transient
-from facerec.web.auth import key_cache
-from facerec.web.auth.key_cache import KeyCache
+from facerec.web.auth import store_cache
+from facerec.web.auth.store_cache import KeyCache
 from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.clock import Clock
 
@@ -71,9 +71,9 @@ def test_unknown_id_is_looked_up_once_in_ten_seconds(store: InMemoryApiKeys, clo
 def test_invented_ids_evict_only_each_other(store: InMemoryApiKeys, cache: KeyCache) -> None:
     """Their number is bounded."""
     cache.find(KEY.key_id)
-    for number in range(key_cache.MAX_ABSENT + 50):
+    for number in range(store_cache.MAX_ABSENT + 50):
         assert cache.find(f"{number:012x}") is None
-    assert len(cache._absent) == key_cache.MAX_ABSENT
+    assert len(cache._absent) == store_cache.MAX_ABSENT
     reads = len(store.reads)
     assert cache.find(KEY.key_id) == KEY
     assert len(store.reads) == reads
@@ -105,13 +105,13 @@ def test_hanging_store_does_not_hold_the_other_requests_for_a_key(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They wait for the running reading, then use what is known, or fail."""
-    monkeypatch.setattr(key_cache, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(store_cache, "WAIT_SECONDS", 0.01)
     store = HangingApiKeys(KEY)
     store.release.set()
     cache = KeyCache(store, clock=clock)
     assert cache.find(KEY.key_id) == KEY
     store.release.clear()
-    clock.now += key_cache.FRESH_SECONDS
+    clock.now += store_cache.FRESH_SECONDS
     with ThreadPoolExecutor(2) as threads:
         readings = [threads.submit(cache.find, key.key_id) for key in (KEY, OTHER)]
         while len(cache._readings) < len(readings):
@@ -160,7 +160,7 @@ def test_unreadable_record_does_not_affect_other_keys(store: InMemoryApiKeys, cl
     assert cache.find(OTHER.key_id) == OTHER
     assert len(store.reads) == 2
     store.damaged.clear()
-    clock.now += key_cache.ABSENT_SECONDS
+    clock.now += store_cache.ABSENT_SECONDS
     assert cache.find(KEY.key_id) == KEY
 
 
