@@ -3,16 +3,21 @@
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from facerec.client import Client
 from facerec.job_records import Job, JobStatus
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest
+from facerec.object_keys import input_key
+from facerec.operations import CheckEnrolment
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
 from facerec.settings.tiers import UnknownSettings
 from tests.fakes.portraits import portrait
+from tests.fakes.web_tier import FakeWebTier
 from tests.support.served_web_tier import ServedWebTier, serve_web_tier
 
 PEOPLE = (
@@ -73,11 +78,29 @@ def sample_arguments(
             "name": person,
             "template_id": next(client.photos.list(person)).id.hex,
             "request_id": str(client.recognise(portrait(person, take=9), filename=filename).request_id),
+            "check_id": str(checked(web.tier, portrait(person, take=8))),
             "unknown_id": next(client.unknown.list()).unknown_id,
             "job_id": str(client.jobs.list()[0].job_id),
             "merge_id": client.people.merge(merged, person).merge_id.hex,
             "erasure_id": str(client.people.remove(erased).erasure_id),
         }
+
+
+def checked(tier: FakeWebTier, picture: bytes) -> UUID:
+    """Have a photo checked before its enrolment; returns the id of the request."""
+    request_id, filename = uuid4(), "checked.jpg"
+    key = input_key(request_id, filename)
+    tier.store.put(tier.settings.input_bucket, key, picture, "image/jpeg")
+    tier.tasks.submit(
+        RecognitionRequest(
+            request_id=request_id,
+            filename=filename,
+            input=ObjectRef(bucket=tier.settings.input_bucket, key=key, size=len(picture)),
+            operation=CheckEnrolment(),
+            submitted_at=datetime.now(UTC),
+        )
+    )
+    return request_id
 
 
 def _running(job: Job) -> Job:

@@ -1,0 +1,173 @@
+"""Enrol a person: each photo is checked before anything is stored."""
+
+from functools import partial
+from uuid import UUID
+
+from flask import Blueprint, Response, abort, request
+
+from facerec.api_keys import Scope
+from facerec.errors import ObjectMissing
+from facerec.gallery.names import InvalidName, valid_identity
+from facerec.gallery.people import NoSuchPerson
+from facerec.messages import Outcome, RecognitionResult, Refusal
+from facerec.object_keys import input_key
+from facerec.operations import CheckEnrolment
+from facerec.stored_results import result_of_request
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.photo_requests import REFUSAL_STATUS, ask, earlier_photo, read_photo
+from facerec.web.asking import Answer
+from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.request_ids import may_read
+from facerec.web.forms import Photo
+from facerec.web.pages.layout import error_page, page_collection, render, view_blueprint
+from facerec.web.pages.texts import text
+from facerec.web.pages.verdicts import Verdict, verdict
+from facerec.web.results import photo_response
+
+CAMERA = {"Permissions-Policy": "camera=(self), geolocation=(), microphone=()"}
+"""The header of a page that may use the camera."""
+
+_SUGGESTED = 8
+_FORM = "application/x-www-form-urlencoded"
+
+
+def blueprint(services: ApiServices) -> Blueprint:
+    """Make the routes of the view."""
+    web = view_blueprint("enrol", __name__, "/people/enrol")
+
+    @web.get("")
+    @needs(Scope.ENROL, page=True)
+    def index() -> Response:
+        return render(
+            "enrol.html",
+            headers=CAMERA,
+            collection=page_collection(services),
+            name=request.args.get("name", ""),
+            earlier=request.args.get("request_id", type=UUID),
+            number=request.args.get("face", type=int),
+        )
+
+    @web.get("/name")
+    @needs(Scope.ENROL, page=True)
+    def name() -> Response:
+        """Say whose name it is, and suggest others; the photos of the page are judged again then."""
+        return _name(services, page_collection(services), request.args.get("name", ""))
+
+    @web.post("/check")
+    @needs(Scope.ENROL, page=True)
+    def check() -> Response:
+        """Check a photo of the form, or that of an earlier request."""
+        collection, read = page_collection(services), read_photo
+        if request.mimetype == _FORM:
+            read = partial(_earlier, services, request.form.get("request_id", ""))
+        result = answered(ask(services, CheckEnrolment(), collection, read=read))
+        return _judged(result, request.form.get("name", ""), request.form.get("face", type=int))
+
+    @web.get("/photo/<uuid:check_id>")
+    @needs(Scope.ENROL, page=True)
+    def photo(check_id: UUID) -> Response:
+        """Judge a checked photo again, for another name or another face."""
+        result = _checked(services, check_id)
+        return _judged(result, request.args.get("name", ""), request.args.get("face", type=int))
+
+    @web.get("/photo/<uuid:request_id>/file")
+    @needs(Scope.ENROL, page=True)
+    def file(request_id: UUID) -> Response:
+        return earlier_file(services, request_id)
+
+    @web.post("/save")
+    @needs(Scope.ENROL, page=True)
+    def save() -> Response:
+        """Enrol a checked photo."""
+        return _save(services, page_collection(services))
+
+    return web
+
+
+def _name(services: ApiServices, collection: str, written: str) -> Response:
+    shown, photos, problem = "", None, None
+    try:
+        shown = valid_identity(written) if written.strip() else ""
+        person = services.persons.person(collection, written)
+        shown, photos = person.name, len(person.entries)
+    except InvalidName as exc:
+        problem = str(exc)
+    except NoSuchPerson:
+        pass  # a new one
+    return render(
+        "enrol_name.html",
+        headers={"HX-Trigger": "enrol-name"},
+        name=shown,
+        photos=photos,
+        problem=problem,
+        suggested=services.persons.page(collection, search=written, limit=_SUGGESTED).people,
+    )
+
+
+def _save(services: ApiServices, collection: str) -> Response:
+    """Enrol a checked photo; what the reader has not been warned of is shown instead, and nothing is stored."""
+    form = request.form
+    written = form.get("instead") or form.get("name", "")
+    identity = valid_identity(written)
+    result = _checked(services, form.get("request_id", type=UUID))
+    judged = verdict(result, written, form.get("face", type=int))
+    force, confirmed = "force" in form, set(form.getlist("confirmed"))
+    if form.get("instead"):  # the others who are similar were all shown
+        confirmed |= {match.identity for match in judged.look_alikes}
+    if not judged.allows(confirmed, force=force):
+        return _judged(result, written, judged.number)
+    read = partial(_earlier, services, str(result.request_id))
+    saved = answered(ask(services, judged.operation(identity, force=force), collection, read=read))
+    (enrolment,) = saved.enrolments
+    if enrolment.status not in {"enrolled", "duplicate"}:
+        return error_page(422, enrolment.detail)
+    return render("enrol_saved.html", headers={"HX-Trigger": "enrolled"}, enrolment=enrolment, result=saved)
+
+
+def _checked(services: ApiServices, request_id: UUID | None) -> RecognitionResult:
+    """Return the result of a check of this key; ends the request with 404 if there is none."""
+    if request_id is not None and may_read(presented_key(), request_id):
+        result = result_of_request(services.store, services.settings.output_bucket, request_id)
+        if result is not None and result.operation == "check_enrolment":
+            return result
+    return abort(error_page(404, text("enrol.no_check")))
+
+
+def answered(asked: tuple[UUID, Answer]) -> RecognitionResult:
+    """Return the result of an operation; ends the request with an error if there is none.
+
+    That no face was enrolled is a result.
+    """
+    reply, result = asked[1].reply, asked[1].result
+    if result is None or result.outcome in {Outcome.INVALID_IMAGE, Outcome.FAILED}:
+        abort(error_page(reply.status, reply.text, retry_after_seconds=reply.retry_after_seconds))
+    if result.outcome is Outcome.REFUSED and result.refusal is not Refusal.NOT_ENROLLED:
+        status = 422 if result.refusal is None else REFUSAL_STATUS.get(result.refusal, 422)
+        abort(error_page(status, result.detail or reply.text))
+    return result
+
+
+def earlier_file(services: ApiServices, request_id: UUID) -> Response:
+    """Make the response with the photo of an earlier request of this key."""
+    settings, missing = services.settings, partial(error_page, 404, text("enrol.photo_gone"))
+    if not may_read(presented_key(), request_id):
+        return missing()
+    result = result_of_request(services.store, settings.output_bucket, request_id)
+    if result is None:
+        return missing()
+    try:
+        response = photo_response(services.store.get(settings.input_bucket, input_key(request_id, result.filename)))
+    except ObjectMissing:
+        return missing()
+    response.headers["Cache-Control"] = "private, max-age=600"
+    return response
+
+
+def _earlier(services: ApiServices, request_id: str, limit: int) -> list[Photo]:  # noqa: ARG001 - it was read before
+    return [earlier_photo(services, request_id)]
+
+
+def _judged(result: RecognitionResult, name: str, number: int | None) -> Response:
+    judged: Verdict = verdict(result, name, number)
+    headers = {"X-Request-Id": str(result.request_id)}
+    return render("enrol_photo.html", headers=headers, result=result, judged=judged, name=name.strip())
