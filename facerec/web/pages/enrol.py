@@ -1,5 +1,6 @@
 """Enrol a person: each photo is checked before anything is stored."""
 
+from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
@@ -57,10 +58,9 @@ def blueprint(services: ApiServices) -> Blueprint:
     @needs(Scope.ENROL, page=True)
     def check() -> Response:
         """Check a photo of the form, or that of an earlier request."""
-        collection, read = page_collection(services), read_photo
-        if request.mimetype == _FORM:
-            read = partial(_earlier, services, request.form.get("request_id", ""))
-        result = answered(ask(services, CheckEnrolment(), collection, read=read))
+        named = request.form.get("request_id", "") if request.mimetype == _FORM else None
+        read = read_photo if named is None else earlier(services, named)
+        result = answered(ask(services, CheckEnrolment(), page_collection(services), read=read))
         return _judged(result, request.form.get("name", ""), request.form.get("face", type=int))
 
     @web.get("/photo/<uuid:check_id>")
@@ -116,8 +116,8 @@ def _save(services: ApiServices, collection: str) -> Response:
         confirmed |= {match.identity for match in judged.look_alikes}
     if not judged.allows(confirmed, force=force):
         return _judged(result, written, judged.number)
-    read = partial(_earlier, services, str(result.request_id))
-    saved = answered(ask(services, judged.operation(identity, force=force), collection, read=read))
+    operation, read = judged.operation(identity, force=force), earlier(services, str(result.request_id))
+    saved = answered(ask(services, operation, collection, read=read))
     (enrolment,) = saved.enrolments
     if enrolment.status not in {"enrolled", "duplicate"}:
         return error_page(422, enrolment.detail)
@@ -147,6 +147,11 @@ def answered(asked: tuple[UUID, Answer]) -> RecognitionResult:
     return result
 
 
+def earlier(services: ApiServices, request_id: str) -> Callable[[int], list[Photo]]:
+    """Return what reads the photo of an earlier request of this key for `ask`, in place of one in the body."""
+    return lambda _: [earlier_photo(services, request_id)]
+
+
 def earlier_file(services: ApiServices, request_id: UUID) -> Response:
     """Make the response with the photo of an earlier request of this key."""
     settings, missing = services.settings, partial(error_page, 404, text("enrol.photo_gone"))
@@ -161,10 +166,6 @@ def earlier_file(services: ApiServices, request_id: UUID) -> Response:
         return missing()
     response.headers["Cache-Control"] = "private, max-age=600"
     return response
-
-
-def _earlier(services: ApiServices, request_id: str, limit: int) -> list[Photo]:  # noqa: ARG001 - it was read before
-    return [earlier_photo(services, request_id)]
 
 
 def _judged(result: RecognitionResult, name: str, number: int | None) -> Response:
