@@ -153,6 +153,8 @@ class LocalSystem:
         app_tier = self._supervisor.start(*functions, *workers, grace_seconds=_APP_TIER_GRACE_SECONDS)
         if self.elastic:
             self._start_fleet()
+        if self._options.flower:
+            self._start_flower()
         if self._options.web:
             web = Command("web", (*_FACEREC, "web"), self._environ | self._web)
             ready = partial(answers_ok, f"{self.web_url}/readyz")
@@ -160,8 +162,6 @@ class LocalSystem:
         if self.device is not None:
             device, ready = self.device.command(self._environ), partial(self._logged, "device", "edge_ready")
             self._start(f"device {self.device.thing}", device, ready, _DEVICE_GRACE_SECONDS, _DEVICE_START_SECONDS)
-        if self._options.flower:
-            self._start_flower()
         limit = self._settings.worker.startup_seconds + _PART_START_SECONDS
         for child in app_tier:
             with self._progress.step(child.name):
@@ -226,6 +226,7 @@ class LocalSystem:
         wanted = self._settings.flower
         port = self._free_port("Flower", wanted.port)
         self.flower = url = f"http://{LOOPBACK}:{port}"
+        self._environ.setdefault("FACEREC_WEB__FLOWER_URL", url)  # so that the page links to it
         own = {"FACEREC_FLOWER__PORT": str(port)}
         if wanted.auth == "basic" and wanted.password is None:
             # Not among the variables of the system, which are kept in a file.

@@ -49,6 +49,7 @@ class WebSettings(Group):
     image_buckets: tuple[str, ...] = Field(
         (), description="Buckets whose images clients of the Rekognition API may name as `S3Object`, a JSON list"
     )
+    flower_url: AnyHttpUrl | None = Field(None, description="Address of Flower, for the link on the page; unset: none")
 
 
 class JobSettings(Group):

@@ -6,6 +6,7 @@ Each scene is shown on a desktop, on a phone and in dark colours. A scene that t
 import argparse
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from facerec.web.pages.layout import VIEWS
 from tests.fakes.drawn_faces import DrawnFace
 from tests.fakes.portraits import portrait
 from tests.support.browser import PHONE, chromium, settle, watched
+from tests.support.fleet_records import busy_hour, show
 from tests.support.page_routes import page_paths
 from tests.support.sample_site import fill, sample_arguments, serve_site
 
@@ -85,6 +87,7 @@ def _scenes() -> Iterator[tuple[str, Scene]]:
         yield from ((site.url, scene) for scene in ERRORS)
         with tempfile.TemporaryDirectory() as folder:
             fill(site, Path(folder))
+        show(site.tier, busy_hour(time.time()))
         for endpoint, path in page_paths(site, sample_arguments(site)).items():
             yield site.url, Scene(endpoint.removeprefix("page_").removesuffix(".index").replace(".", "-"), path)
         yield from ((site.url, scene) for scene in ACTS)

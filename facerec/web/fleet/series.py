@@ -10,7 +10,7 @@ from facerec.fleet_records import QueueDepth, RoundRecord
 BUCKETS = 200
 SILENT_SECONDS = 30.0
 """There is a record every ten seconds while there is work or an instance: after a longer gap nothing is known."""
-DECISIONS = 50
+DECISIONS = 15
 
 QUEUE = ("visible", "in_flight")
 INSTANCES = ("serving", "booting", "draining", "stopped", "needed")

@@ -122,7 +122,7 @@ class FleetWatch:
         )
 
     def decisions(self, seconds: float) -> Sequence[RoundRecord]:
-        """Return the records whose rounds changed the fleet, the newest first, at most 50; raises as the history."""
+        """Return the records whose rounds changed the fleet, the newest first, at most 15; raises as the history."""
         with self._records[seconds].read() as records:
             return tuple(records.decisions)
 

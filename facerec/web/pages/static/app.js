@@ -27,7 +27,7 @@ const facerec = {
     for (const time of root.querySelectorAll("time[datetime]:not([data-done])")) {
       const moment = new Date(time.dateTime);
       if (Number.isNaN(moment.valueOf())) continue;
-      time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+      time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: time.dataset.seconds === undefined ? "short" : "medium" });
       time.title = moment.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
       time.dataset.done = "";
     }

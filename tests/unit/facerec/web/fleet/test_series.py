@@ -75,11 +75,11 @@ def test_records_are_added_once_and_forgotten_in_time() -> None:
 
 
 def test_decisions_are_the_last_that_changed_the_fleet() -> None:
-    """At most 50, the newest first, none that is older than the series."""
+    """At most 15, the newest first, none that is older than the series."""
     acted = [replace(a_record(NOW - 880 + n), actions=f"launch {n}") for n in range(60)]
     made = series([*acted, a_record(NOW)])
     assert [record.actions for record in made.decisions][:2] == ["launch 59", "launch 58"]
-    assert len(made.decisions) == 50
+    assert len(made.decisions) == 15
     made.drop_until(NOW - 822)
     assert [record.actions for record in made.decisions] == ["launch 59", "launch 58"]
 
