@@ -1,0 +1,215 @@
+// The form that begins a job: files, a folder or a zip, and their upload.
+"use strict";
+
+(() => {
+  const form = document.getElementById("job-form");
+  const texts = form.dataset;
+  const find = (selector) => form.querySelector(selector);
+  const [input, folder, error] = ["#job-files", "#job-folder-files", "#job-error"].map(find);
+  const [chosen, sending, person] = ["#job-chosen", "#job-sending", "#job-person"].map(find);
+  const [summary, names, warning] = ["[data-summary]", "[data-names]", "[data-warning]"].map(find);
+  const NAMES = 8;
+  const HIDDEN = /(^|\/)(\.[^/]*|__MACOSX\/.*|Thumbs\.db|desktop\.ini)$/;
+
+  /** The choice: `{ file, path }`, where the path has the folders. */
+  let files = [];
+  /** Of the choice, so that a second click or another try begins no second job. */
+  let key = "";
+  let upload = null;
+
+  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const count = (n) => n.toLocaleString();
+  const several = (name, n, values = {}) =>
+    fill(n === 1 ? texts[`${name}One`] : texts[`${name}Other`], { n: count(n), ...values });
+  const size = (bytes) =>
+    (bytes / 1e6).toLocaleString(undefined, { style: "unit", unit: "megabyte", maximumFractionDigits: bytes < 1e7 ? 1 : 0 });
+
+  const isZip = ({ path }) => path.toLowerCase().endsWith(".zip");
+  const total = () => files.reduce((sum, { file }) => sum + file.size, 0);
+  const folderOf = ({ path }) => path.split("/").at(-2) ?? "";
+  const value = (name) => find(`[name=${name}]:checked`)?.value ?? find(`[name=${name}][type=hidden]`)?.value;
+  const enrolsByFolder = () => value("operation") === "enrol" && value("whom") === "folder";
+
+  const show = (element, text) => {
+    element.textContent = text;
+    element.hidden = !text;
+  };
+
+  /** Show the choice, and what will become of it. */
+  const refresh = () => {
+    error.textContent = "";
+    const enrols = value("operation") === "enrol";
+    const whom = find("#job-whom");
+    if (whom) {
+      whom.hidden = !enrols;
+      person.hidden = value("whom") !== "person";
+      person.querySelector("input").disabled = !enrols || person.hidden;
+    }
+    chosen.hidden = !files.length;
+    if (!files.length) return;
+    const zip = files.length === 1 && isZip(files[0]);
+    summary.textContent = zip
+      ? fill(texts.zip, { name: files[0].path, size: size(total()) })
+      : several("chosen", files.length, { size: size(total()) });
+    const large = zip ? 0 : files.filter(({ file }) => file.size > texts.photoBytes).length;
+    const warnings = large ? [several("skipped", large, { most: size(texts.photoBytes) })] : [];
+    let people = "";
+    if (enrolsByFolder() && !zip) {
+      const photos = new Map();
+      for (const each of files) photos.set(folderOf(each), (photos.get(folderOf(each)) ?? 0) + 1);
+      const loose = photos.get("") ?? 0;
+      photos.delete("");
+      if (loose) warnings.push(several("loose", loose));
+      const shown = [...photos].slice(0, NAMES).map(([name, n]) => fill(texts.person, { name, n: count(n) })).join(", ");
+      const more = photos.size > NAMES ? fill(texts.more, { names: shown, n: count(photos.size - NAMES) }) : shown;
+      if (photos.size) people = several("people", photos.size, { names: more });
+    }
+    show(names, people);
+    show(warning, warnings.join(" "));
+  };
+
+  const changed = () => {
+    key = "";
+    refresh();
+  };
+
+  /** Add to the choice; a zip and photos replace each other. */
+  const add = (added) => {
+    const kept = added.filter(({ path }) => !HIDDEN.test(path));
+    if (!kept.length || upload) return;
+    const others = kept.some(isZip) || files.some(isZip) ? [] : files.filter(({ path }) => kept.every((each) => each.path !== path));
+    files = [...others, ...kept];
+    changed();
+  };
+
+  /** Leave out the name of a folder that has a folder for each person: it names nobody. */
+  const inner = (found) => {
+    const nested = found.some(({ path }) => path.split("/").length > 2);
+    return nested ? found.map(({ file, path }) => ({ file, path: path.slice(path.indexOf("/") + 1) })) : found;
+  };
+
+  const whole = (list) => inner([...list].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
+  for (const one of [input, folder]) {
+    one.addEventListener("change", () => {
+      add(whole(one.files));
+      one.value = ""; // so that the same files can be chosen again
+    });
+  }
+  const opener = find("#job-folder");
+  opener.hidden = !("webkitdirectory" in folder);
+  opener.addEventListener("click", () => folder.click());
+  find("#job-clear").addEventListener("click", () => {
+    files = [];
+    changed();
+    input.focus();
+  });
+  form.addEventListener("change", (event) => { if (event.target.type !== "file") changed(); });
+  form.addEventListener("input", (event) => { if (event.target.type === "text") key = ""; });
+
+  /** Read a dropped folder with all that is in it. */
+  const within = async (entry) => {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      return [{ file, path: entry.fullPath.replace(/^\//, "") }];
+    }
+    const reader = entry.createReader();
+    const found = [];
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+      if (!some.length) return found;
+      for (const each of some) found.push(...await within(each));
+    }
+  };
+
+  let depth = 0;
+  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => { if (carriesFiles(event)) event.preventDefault(); });
+  document.addEventListener("dragenter", (event) => {
+    if (carriesFiles(event)) form.classList.toggle("over", ++depth > 0);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (carriesFiles(event)) form.classList.toggle("over", --depth > 0);
+  });
+  document.addEventListener("drop", async (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
+    depth = 0;
+    form.classList.remove("over");
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const plain = whole(event.dataTransfer.files);
+    if (!entries.length) return add(plain);
+    try {
+      add((await Promise.all(entries.map(async (entry) => inner(await within(entry))))).flat());
+    } catch (problem) { // a file that is gone, or may not be read
+      error.textContent = problem.message;
+    }
+  });
+
+  /** Return why the choice cannot be sent, or nothing. */
+  const problem = () => {
+    if (!files.length) return texts.nothing;
+    if (files.length > 1 && files.some(isZip)) return texts.oneZip;
+    if (files.length > Number(texts.maxFiles)) {
+      return fill(texts.tooMany, { n: count(files.length), most: count(Number(texts.maxFiles)) });
+    }
+    if (total() > texts.maxBytes) return fill(texts.tooLarge, { size: size(total()), most: size(texts.maxBytes) });
+    if (enrolsByFolder() && !files.some(isZip) && !files.some(folderOf)) return texts.noFolders;
+    return "";
+  };
+
+  const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+  const bar = sending.querySelector("progress");
+  const words = find("#job-sent");
+  const controls = [input, opener, find("#job-clear"), form.querySelector("[type=submit]"), ...form.querySelectorAll("fieldset")];
+  const busy = (is) => {
+    for (const control of controls) control.disabled = is;
+    sending.hidden = !is;
+  };
+  const ended = (sentence) => {
+    upload = null;
+    busy(false);
+    error.textContent = sentence;
+  };
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (upload) return;
+    error.textContent = problem();
+    if (error.textContent || !form.reportValidity()) return;
+    key ||= newKey();
+    const body = new FormData();
+    for (const { file, path } of files) body.append("file", file, path);
+    const query = new URL(form.action);
+    query.searchParams.set("operation", value("operation"));
+    if (value("operation") === "enrol" && value("whom") === "person") {
+      query.searchParams.set("person", find("[name=person]").value.trim());
+    }
+    upload = new XMLHttpRequest();
+    upload.open("POST", query);
+    upload.setRequestHeader("HX-Request", "true");
+    upload.setRequestHeader("X-CSRF-Token", document.querySelector("meta[name=csrf-token]").content);
+    upload.setRequestHeader("Idempotency-Key", key);
+    upload.upload.addEventListener("progress", ({ loaded, total: all }) => {
+      bar.max = all;
+      bar.value = loaded;
+      words.textContent = loaded < all ? fill(texts.sending, { sent: size(loaded), total: size(all) }) : texts.storing;
+    });
+    upload.addEventListener("load", ({ target }) => {
+      const place = target.getResponseHeader("Location") ?? target.getResponseHeader("HX-Redirect");
+      if (place) location.assign(place);
+      else ended(target.responseText);
+    });
+    upload.addEventListener("error", () => ended(document.body.dataset.failed));
+    upload.addEventListener("abort", () => ended(texts.stopped));
+    bar.value = 0;
+    words.textContent = fill(texts.sending, { sent: size(0), total: size(total()) });
+    busy(true);
+    upload.send(body);
+  });
+  find("#job-stop").addEventListener("click", () => upload?.abort());
+  window.addEventListener("beforeunload", (event) => { if (upload && upload.readyState < 4) event.preventDefault(); });
+  // A page that comes back from the browser's memory is ready for the next job.
+  window.addEventListener("pageshow", (event) => { if (event.persisted) ended(""); });
+  refresh();
+})();
