@@ -1,20 +1,17 @@
 """`facerec model migrate`, `compare` and `switch`: a change of the model while the service runs."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import click
 
 from facerec import bootstrap
-from facerec.commands.asking import await_result
+from facerec.commands.reembedding import Reembedded, reembed
 from facerec.commands.terminal import json_option, print_columns, progress_bar, tracked
 from facerec.comparison import ModelThresholds
 from facerec.echo import echo, echo_json
@@ -22,22 +19,18 @@ from facerec.engine import registry
 from facerec.engine.loading import check_licence, load_artefact
 from facerec.engine.migration import Migration, begun, read_migration, write_migration
 from facerec.erasure_records import ReaderKind
-from facerec.errors import ConfigurationError, FacerecError, Transient
+from facerec.errors import ConfigurationError, FacerecError
 from facerec.gallery.damaged import usable
 from facerec.gallery.migrating import paired, pending
 from facerec.gallery.model_comparison import ComparedModel, ModelComparison, compare_models
 from facerec.gallery.people import follow_replacements
 from facerec.gallery.readers import HEARTBEAT
-from facerec.messages import OPERATION_VERSION, RecognitionRequest
-from facerec.operations import Reembed
-from facerec.ports import DamagedTemplate, TemplateEntry
+from facerec.ports import DamagedTemplate
 from facerec.settings import Settings
 from facerec.text import counted
 from model.artefact import Artefact, ArtefactError
 from model.packs.catalogue import PACKS
 
-_ANSWER_SECONDS = 300.0
-"""For one template; the first one waits until a worker has opened the model."""
 _WORKERS_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _SHOWN_CHANGES = 20
@@ -146,19 +139,6 @@ def switch(window: int, *, back: bool, force: bool) -> None:
     echo(f"{target} is in use. On machines that enrol: `facerec model pull`")
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What became of one template."""
-
-    collection: str
-    identity: str
-    source: str
-    template_id: str
-    status: str
-    """A `RebuildStatus`, or `failed`."""
-    detail: str
-
-
 def _built(settings: Settings, name: str) -> Artefact:
     from model.packs.build import build
 
@@ -211,17 +191,18 @@ def _existing(settings: Settings) -> Migration:
     return migration
 
 
-def _embed(settings: Settings, from_model: str, to_model: str, window: int, *, as_json: bool) -> list[_Report]:
+def _embed(settings: Settings, from_model: str, to_model: str, window: int, *, as_json: bool) -> list[Reembedded]:
     """Let the workers embed what has no template of the model yet, in all collections; prints what failed."""
     templates, records = bootstrap.template_store(settings), bootstrap.person_records(settings)
-    reports: list[_Report] = []
+    store, queue = bootstrap.object_store(settings), bootstrap.task_queue(settings)
+    reports: list[Reembedded] = []
     began, total = time.monotonic(), 0
     with progress_bar(as_json=True) as progress:
         for collection in templates.collections():
             left = pending(templates, collection, from_model, to_model)
             total += left.total
             task = progress.add_task(collection, total=left.total, completed=left.total - len(left.without_twin))
-            for report in _asked(settings, left.without_twin, to_model, window):
+            for report in reembed(settings, store, queue, left.without_twin, to_model, window):
                 reports.append(report)
                 progress.advance(task)
             pairs = paired(templates.entries(collection), from_model, to_model)
@@ -240,45 +221,6 @@ def _embed(settings: Settings, from_model: str, to_model: str, window: int, *, a
         seconds = time.monotonic() - began
         echo(f"{counted(done, 'template')} embedded in {seconds:.0f} s; {total - len(reports)} of {total} were there")
     return reports
-
-
-def _asked(settings: Settings, entries: tuple[TemplateEntry, ...], model_id: str, window: int) -> Iterator[_Report]:
-    """Yield what became of each template, as the answers come; at most `window` are with the workers at once."""
-    store, queue, stopped = bootstrap.object_store(settings), bootstrap.task_queue(settings), threading.Event()
-
-    def pause(seconds: float) -> None:
-        if stopped.wait(seconds):
-            raise Transient("interrupted")
-
-    def ask(entry: TemplateEntry) -> _Report:
-        def report(status: str, detail: str) -> _Report:
-            return _Report(entry.collection, entry.identity, entry.source, entry.template_id, status, detail)
-
-        if entry.photo is None:
-            return report("no_photo", "it was imported without a photo: enrol one of this person")
-        request = RecognitionRequest(
-            version=OPERATION_VERSION,
-            request_id=uuid4(),
-            input=entry.photo,
-            filename=entry.source,
-            collection=entry.collection,
-            operation=Reembed(template_id=entry.template_id, model_id=model_id),
-            submitted_at=datetime.now(UTC),
-        )
-        queue.submit(request)
-        result = await_result(settings, store, request, time.monotonic() + _ANSWER_SECONDS, sleep=pause)
-        if result.enrolments:
-            return report(result.enrolments[0].status, result.enrolments[0].detail)
-        return report("failed", result.detail or "a worker could not do it")
-
-    with ThreadPoolExecutor(window) as pool:
-        try:
-            waiting = [pool.submit(ask, entry) for entry in entries]
-            for answered in as_completed(waiting):
-                yield answered.result()
-        finally:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
 
 
 def _lost(settings: Settings, source: str, target: str) -> list[str]:
