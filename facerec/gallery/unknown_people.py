@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import structlog
 
@@ -47,6 +48,10 @@ class Unknown:
             if record.live and record.expires_at > self.now():
                 found.append(record)
         return found
+
+    def newest(self, collection: str) -> list[UnknownPerson]:
+        """Return all unknown people, those who were seen last first; no aliases."""
+        return sorted(self.page(collection), key=attrgetter("last_seen", "unknown_id"), reverse=True)
 
     def get(self, collection: str, unknown_id: str) -> UnknownPerson:
         """Return the unknown person of an id or of an alias; raises `NoSuchUnknown`."""

@@ -1,6 +1,6 @@
 """Enrol a person: each photo is checked before anything is stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from flask import Blueprint, Response, abort, request
 from facerec.api_keys import Scope
 from facerec.errors import ObjectMissing
 from facerec.gallery.names import InvalidName, valid_identity
-from facerec.gallery.people import NoSuchPerson
+from facerec.gallery.people import NoSuchPerson, Person
 from facerec.messages import Outcome, RecognitionResult, Refusal
 from facerec.object_keys import input_key
 from facerec.operations import CheckEnrolment
@@ -53,6 +53,13 @@ def blueprint(services: ApiServices) -> Blueprint:
     def name() -> Response:
         """Say whose name it is, and suggest others; the photos of the page are judged again then."""
         return _name(services, page_collection(services), request.args.get("name", ""))
+
+    @web.get("/names")
+    @needs(Scope.ENROL, page=True)
+    def names() -> Response:
+        """Suggest the names of people that contain what was typed."""
+        suggested = _suggested(services, page_collection(services), request.args.get("name", ""))
+        return render("enrol_names.html", suggested=suggested)
 
     @web.post("/check")
     @needs(Scope.ENROL, page=True)
@@ -100,8 +107,12 @@ def _name(services: ApiServices, collection: str, written: str) -> Response:
         name=shown,
         photos=photos,
         problem=problem,
-        suggested=services.persons.page(collection, search=written, limit=_SUGGESTED).people,
+        suggested=_suggested(services, collection, written),
     )
+
+
+def _suggested(services: ApiServices, collection: str, written: str) -> Sequence[Person]:
+    return services.persons.page(collection, search=written, limit=_SUGGESTED).people
 
 
 def _save(services: ApiServices, collection: str) -> Response:

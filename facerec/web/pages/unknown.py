@@ -1,20 +1,116 @@
-"""Unknown people, where their collection keeps them."""
+"""Unknown people, where their collection keeps them: list, search by a photo, promote to a person, remove."""
 
-from flask import Blueprint, Response
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, request
 
 from facerec.api_keys import Scope
+from facerec.gallery.unknown_people import NoSuchUnknown
+from facerec.messages import RecognitionResult
+from facerec.object_keys import input_key
+from facerec.operations import SearchUnknown
+from facerec.stored_results import result_of_request
+from facerec.unknown_records import UnknownPerson
 from facerec.web.api.services import ApiServices
-from facerec.web.auth.access import needs
-from facerec.web.pages.layout import page_collection, render, view_blueprint
+from facerec.web.api.v1.photo_requests import ask
+from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.request_ids import may_read
+from facerec.web.pages.enrol import CAMERA, answered
+from facerec.web.pages.layout import error_page, page_collection, render, view_blueprint
+
+PAGE_SIZE = 48
+MORE = "more"
+"""The id of the element that "Show more" replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The photo that an unknown person was seen on last."""
+
+    result: RecognitionResult
+    face: int | None
+    """Its place in the result; `None` if the result does not tell."""
 
 
 def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes of the view."""
     web = view_blueprint("unknown", __name__, "/unknown")
+    web.register_error_handler(NoSuchUnknown, lambda exc: error_page(404, str(exc)))
+    unknown = services.unknown
 
     @web.get("")
     @needs(Scope.ENROL, page=True)
     def index() -> Response:
-        return render("unknown.html", collection=page_collection(services))
+        collection = page_collection(services)
+        if not services.settings.unknown.kept(collection):
+            return render("unknown_off.html", collection=collection)
+        return _listed(services, collection)
+
+    @web.get("/<unknown:unknown_id>")
+    @needs(Scope.ENROL, page=True)
+    def person(unknown_id: str) -> Response:
+        record = unknown.get(page_collection(services), unknown_id)
+        return render("unknown_person.html", record=record)
+
+    @web.get("/<unknown:unknown_id>/sight")
+    @needs(Scope.ENROL, page=True)
+    def sight(unknown_id: str) -> Response:
+        """Show the photo of the last sight, if it is kept and the reader's own."""
+        record = unknown.get(page_collection(services), unknown_id)
+        return render("unknown_sight.html", record=record, sight=_last_sight(services, record))
+
+    @web.post("/search")
+    @needs(Scope.RECOGNISE, page=True)
+    def search() -> Response:
+        """Ask whether the faces of a photo were here before; it counts as no sight."""
+        result = answered(ask(services, SearchUnknown(), page_collection(services)))
+        return render("unknown_found.html", result=result)
+
+    @web.post("/<unknown:unknown_id>/promote")
+    @needs(Scope.ENROL, page=True)
+    def promote(unknown_id: str) -> Response:
+        collection, name = page_collection(services), request.form.get("name", "")
+        person, count = unknown.promote(collection, unknown_id, name)
+        return render("unknown_gone.html", unknown_id=unknown_id, name=person, count=count)
+
+    @web.post("/<unknown:unknown_id>/remove")
+    @needs(Scope.ENROL, page=True)
+    def remove(unknown_id: str) -> Response:
+        count = unknown.remove(page_collection(services), unknown_id)
+        return render("unknown_gone.html", unknown_id=unknown_id, name=None, count=count)
 
     return web
+
+
+def _listed(services: ApiServices, collection: str) -> Response:
+    start = max(0, request.args.get("start", 0, type=int))
+    everybody = services.unknown.newest(collection)
+    key = presented_key()
+    records = everybody[start : start + PAGE_SIZE]
+    following = start + PAGE_SIZE if len(everybody) > start + PAGE_SIZE else None
+    if request.headers.get("HX-Target") == MORE:
+        return render("unknown_cards.html", records=records, following=following)
+    return render(
+        "unknown.html",
+        headers=CAMERA,
+        collection=collection,
+        records=records,
+        following=following,
+        total=len(everybody),
+        days=services.settings.unknown.days,
+        may_search=key is None or key.allows(Scope.RECOGNISE),
+    )
+
+
+def _last_sight(services: ApiServices, record: UnknownPerson) -> Sight | None:
+    settings, request_id = services.settings, record.last_request
+    if not may_read(presented_key(), request_id):
+        return None
+    result = result_of_request(services.store, settings.output_bucket, request_id)
+    if result is None:
+        return None
+    if not services.store.exists(settings.input_bucket, input_key(request_id, result.filename)):
+        return None
+    own = {record.unknown_id, *record.aliases}
+    faces = (place for place, face in enumerate(result.faces) if face.unknown and face.unknown.unknown_id in own)
+    return Sight(result, next(faces, None))
