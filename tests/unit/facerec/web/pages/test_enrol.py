@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from uuid import uuid4
 
 import pytest
 from werkzeug.test import TestResponse
 
+from facerec.api_keys import Scope, issue
 from facerec.gallery.people import People
 from facerec.settings import Settings
 from facerec.settings.tiers import UnknownSettings
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.drawn_faces import DrawnFace, photo
 from tests.fakes.web_tier import FakeWebTier, running
 
@@ -23,16 +26,18 @@ class Desk:
     def __init__(self, tier: FakeWebTier) -> None:
         self.tier = tier
         self.client = tier.app.test_client()
+        self.headers = {"HX-Request": "true"}
         self.persons = People(enrolled=tier.templates, records=tier.records, photos=tier.store)
 
     def check(self, picture: bytes, name: str = ADA, filename: str = "a.jpg") -> TestResponse:
         """Choose a photo."""
-        return self.client.post("/people/enrol/check", data={"name": name, "file": (BytesIO(picture), filename)})
+        data = {"name": name, "file": (BytesIO(picture), filename)}
+        return self.client.post("/people/enrol/check", data=data, headers=self.headers)
 
     def save(self, checked: TestResponse, name: str = ADA, **fields: object) -> TestResponse:
         """Press a button of a checked photo."""
         data = {"request_id": checked.headers["X-Request-Id"], "name": name, **fields}
-        return self.client.post("/people/enrol/save", data=data, headers={"HX-Request": "true"})
+        return self.client.post("/people/enrol/save", data=data, headers=self.headers)
 
     def enrolled(self, name: str, picture: bytes) -> None:
         """Enrol a photo."""
@@ -198,3 +203,24 @@ def test_check_that_has_expired_is_said_to_have(desk: Desk) -> None:
         assert desk.client.get(f"/people/enrol/photo/{request_id}").status_code == 404
     assert desk.client.get(f"/people/enrol/photo/{uuid4()}/file").status_code == 404
     assert desk.client.post("/people/enrol/save", data={"request_id": str(uuid4()), "name": ADA}).status_code == 404
+
+
+def test_check_of_another_key_is_not_shown() -> None:
+    """Nor is its photo, nor can it be saved; and enrolment needs its scope."""
+    (owner, token), (other, others), (reader, readers) = (
+        issue(name, [scope], now=datetime.now(UTC))
+        for name, scope in (("desk", Scope.ENROL), ("gate", Scope.ENROL), ("door", Scope.RECOGNISE))
+    )
+    with running(FakeWebTier(keys=InMemoryApiKeys(owner, other, reader), working=True)) as tier:
+        desk, stranger, visitor = Desk(tier), Desk(tier), Desk(tier)
+        for one, key in ((desk, token), (stranger, others), (visitor, readers)):
+            one.headers |= tier.sign_in(one.client, key)
+        checked = desk.check(photo(ADA))
+        assert state(checked) == "good"
+        path = f"/people/enrol/photo/{checked.headers['X-Request-Id']}"
+        assert [desk.client.get(each).status_code for each in (path, f"{path}/file")] == [200, 200]
+        assert [stranger.client.get(each).status_code for each in (path, f"{path}/file")] == [404, 404]
+        assert stranger.save(checked).status_code == 404
+        assert [visitor.check(photo(ADA)).status_code, visitor.client.get("/people/enrol").status_code] == [403, 403]
+        assert desk.people() == {}
+        assert state(desk.save(checked)) == "saved"
