@@ -24,7 +24,7 @@ from facerec.web.auth.denials import UNDEFINED, Denial
 from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import Waiters
 from facerec.web.jobs.calls import JobCalls
-from facerec.web.pages import layout, register_pages
+from facerec.web.pages import layout, register_pages, sign_in
 from facerec.web.readiness import Readiness, health_blueprint
 
 log = structlog.get_logger(__name__)
@@ -124,6 +124,8 @@ def create_app(
 def _denied(denial: Denial) -> Response:
     if rekognition.is_call(request.path):
         return rekognition.denied(denial)
+    if is_page():
+        return sign_in.denied(denial)
     return _error(denial.status, denial.sentence, denial.code)
 
 

@@ -195,8 +195,8 @@ class FakeWebTier:
         assert credentials is not None, "in open mode nobody signs in"
         begun = credentials.sign_in(key.reveal(), "192.0.2.1")
         assert not isinstance(begun, Denial), begun.sentence
-        client.set_cookie("facerec_session", begun[1], httponly=True, samesite="Lax")
-        return {CSRF_HEADER: csrf_token_of(begun[1])}
+        client.set_cookie("facerec_session", begun.token, httponly=True, samesite="Lax")
+        return {CSRF_HEADER: csrf_token_of(begun.token)}
 
     def _worker(self, request: RecognitionRequest) -> None:
         if self.app_tier is not None:

@@ -13,8 +13,17 @@ from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_from_another_s
 from facerec.settings.tiers import WebSettings
 from facerec.settings.values import on_loopback, parse_rate
 from facerec.web.auth.claims import presented_claim, signed_claim
-from facerec.web.auth.credentials import Credentials
-from facerec.web.auth.denials import Denial, foreign_host, foreign_page, forged, no_key, no_session, too_many_requests
+from facerec.web.auth.credentials import Credentials, SignedIn
+from facerec.web.auth.denials import (
+    Denial,
+    foreign_host,
+    foreign_page,
+    forged,
+    lacks_scope,
+    no_key,
+    no_session,
+    too_many_requests,
+)
 from facerec.web.auth.rate_limit import RateLimiter, client_network
 from facerec.web.auth.sessions import is_of_own_page, session_token
 
@@ -79,13 +88,20 @@ class AccessControl:
         holder = no_key() if claim is None else self._credentials.holder(claim, network)
         return holder if isinstance(holder, Denial) else self._check_rate(holder.key_id, holder)
 
-    def sign_in(self, environ: "WSGIEnvironment", text: str) -> tuple[ApiKey, str] | Denial:
-        """Begin a session with a key as a person enters it; returns the key and the session's token, or a denial."""
-        if self._credentials is None or _is_from_another_site(environ):
+    def sign_in(self, environ: "WSGIEnvironment", text: str) -> SignedIn | Denial | None:
+        """Begin a session with a key as a person enters it; returns it, None in open mode, or a denial."""
+        if _is_from_another_site(environ):
             return foreign_page()
+        if self._credentials is None:
+            return None
         begun = self._credentials.sign_in(text, client_network(environ["REMOTE_ADDR"]))
-        limited = begun if isinstance(begun, Denial) else self._check_rate(begun[0].key_id, begun[0])
+        limited = begun if isinstance(begun, Denial) else self._check_rate(begun.key.key_id, begun.key)
         return limited if isinstance(limited, Denial) else begun
+
+    def sign_out(self, token: str) -> None:
+        """End a session; other processes follow within seconds. Raises `Transient` if the store cannot be reached."""
+        if self._credentials is not None:
+            self._credentials.sign_out(token)
 
     def _admit_page(self, environ: "WSGIEnvironment", credentials: Credentials, network: str) -> ApiKey | Denial | None:
         token = session_token(environ)
@@ -99,6 +115,24 @@ class AccessControl:
     def _check_rate(self, client: str, key: ApiKey | None) -> ApiKey | Denial | None:
         wait = self._limit.take(client)
         return too_many_requests(wait, None if key is None else key.key_id) if wait else key
+
+
+def deny(denial: Denial, error: ErrorResponse) -> Response:
+    """Log a denial, and complete the response that `error` makes of it."""
+    known = {} if denial.key_id is None else {"key_id": denial.key_id}
+    log.info(
+        "request_denied",
+        status=int(denial.status),
+        reason=denial.reason,
+        client=client_network(request.remote_addr),
+        **known,
+    )
+    response = error(denial)
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="facerec"'
+    if denial.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(denial.retry_after_seconds)
+    return response
 
 
 def needs(
@@ -138,21 +172,20 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
         host = _addressed_host(request.environ)
         if host is None:
             sentence = "the request does not name one host: send one Host header, as name or name:port"
-            return _denied(Denial(HTTPStatus.BAD_REQUEST, "unclear_host", sentence), error)
+            return deny(Denial(HTTPStatus.BAD_REQUEST, "unclear_host", sentence), error)
         # An unknown route needs any valid key.
         needed = None if view is None else needed_scopes(view)
         if view is not None and needed is None:
             return None
         admitted = access.admit(request.environ, host, getattr(view, _SIGNED_FOR, None), page=page)
         if isinstance(admitted, Denial):
-            return _denied(admitted, error)
+            return deny(admitted, error)
         g.key = admitted
         if admitted is None:
             return None
         structlog.contextvars.bind_contextvars(key_id=admitted.key_id)
         if needed is not None and not any(map(admitted.allows, needed)):
-            sentence = f"this API key lacks the scope {' or '.join(needed)}: ask the operator for one that has it"
-            return _denied(Denial(HTTPStatus.FORBIDDEN, "scope", sentence, key_id=admitted.key_id), error)
+            return deny(lacks_scope(needed, admitted.key_id), error)
         return None
 
     @app.teardown_request
@@ -194,23 +227,6 @@ def _addressed_host(environ: "WSGIEnvironment") -> str | None:
     if host is None and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
         return None
     return addressed_host(host, environ.get("REQUEST_URI", "/"))
-
-
-def _denied(denial: Denial, error: ErrorResponse) -> Response:
-    known = {} if denial.key_id is None else {"key_id": denial.key_id}
-    log.info(
-        "request_denied",
-        status=int(denial.status),
-        reason=denial.reason,
-        client=client_network(request.remote_addr),
-        **known,
-    )
-    response = error(denial)
-    if response.status_code == HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="facerec"'
-    if denial.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(denial.retry_after_seconds)
-    return response
 
 
 def _is_page(view: Callable[..., Any] | None) -> bool:

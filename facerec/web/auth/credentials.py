@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import cast
@@ -17,6 +17,16 @@ from facerec.web.auth.claims import Claim, claim_of, claim_of_session
 from facerec.web.auth.denials import NO_SUCH_KEY, Denial, credentials_unreadable, too_many_failures
 from facerec.web.auth.rate_limit import RateLimiter
 from facerec.web.auth.store_cache import DOUBTED_SECONDS, KeyCache, SessionCache
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session that has begun."""
+
+    key: ApiKey
+    token: str = field(repr=False)
+    """What the browser keeps."""
+    length: timedelta
 
 
 class Credentials:
@@ -36,7 +46,7 @@ class Credentials:
         self._sessions = SessionCache(sessions, clock=clock)
         self._failures = RateLimiter(parse_rate(settings.auth_failures), clock=clock)
         self._now = now
-        self.session_length = timedelta(hours=settings.session_hours)
+        self._session_length = timedelta(hours=settings.session_hours)
 
     def holder(self, claim: Claim, network: str) -> ApiKey | Denial:
         """Return the key that a client holds, or a denial."""
@@ -59,19 +69,19 @@ class Credentials:
             return replace(holder, sentence="your session has ended: sign in again")
         return holder
 
-    def sign_in(self, text: str, network: str) -> tuple[ApiKey, str] | Denial:
-        """Begin a session with a key as a person enters it; returns the key and the session's token, or a denial."""
+    def sign_in(self, text: str, network: str) -> SignedIn | Denial:
+        """Begin a session with a key as a person enters it; returns it, or a denial."""
         presented = parse_token(text)
         holder = self.holder(claim_of(presented), network)
         if isinstance(holder, Denial):
             return self._explained(holder, text if presented is None else presented.key_id)
         key = cast("Token", presented)  # a text that is no key has no holder
-        session, token = begin_session(key, now=self._now(), length=self.session_length)
+        session, token = begin_session(key, now=self._now(), length=self._session_length)
         try:
             self._stored_sessions.add(session)
         except Transient:
             return credentials_unreadable()
-        return holder, token
+        return SignedIn(holder, token, self._session_length)
 
     def sign_out(self, token: str) -> None:
         """End a session; other processes follow within seconds. Raises `Transient` if the store cannot be reached."""

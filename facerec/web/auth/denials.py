@@ -1,8 +1,10 @@
 """Why requests are denied, with the sentences for their clients. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from facerec.api_keys import Scope
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
 MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
@@ -10,6 +12,10 @@ MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 
 NO_SESSION = "no_session"
 """The reason of a denial for a browser that has not signed in."""
+
+
+SCOPE = "scope"
+"""The reason of a denial for a key that lacks the scope of a view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,12 @@ def forged(key_id: str) -> Denial:
     """Deny a changing request of a browser without the token of its own pages."""
     sentence = "this page is of an earlier sign-in: reload the page, and try again"
     return Denial(HTTPStatus.FORBIDDEN, "csrf_token", sentence, key_id=key_id)
+
+
+def lacks_scope(needed: Iterable[Scope], key_id: str) -> Denial:
+    """Deny a view to a key without one of the scopes that it needs."""
+    sentence = f"this API key lacks the scope {' or '.join(needed)}: ask the operator for one that has it"
+    return Denial(HTTPStatus.FORBIDDEN, SCOPE, sentence, key_id=key_id)
 
 
 def credentials_unreadable() -> Denial:

@@ -2,7 +2,7 @@
 
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import DescribedApp
-from facerec.web.pages import assets, enrol, fleet, jobs, layout, people, recognise, rejections, unknown
+from facerec.web.pages import assets, enrol, fleet, jobs, layout, people, recognise, rejections, sign_in, unknown
 
 __all__ = ["register_pages"]
 
@@ -11,5 +11,5 @@ def register_pages(app: DescribedApp, services: ApiServices) -> None:
     """Add the routes of every view and of the files that they load."""
     layout.prepare(app, services)
     app.register_blueprint(assets.blueprint())
-    for view in (recognise, people, enrol, rejections, unknown, jobs, fleet):
+    for view in (sign_in, recognise, people, enrol, rejections, unknown, jobs, fleet):
         app.register_blueprint(view.blueprint(services))

@@ -58,7 +58,7 @@ def prepare(app: Flask, services: ApiServices) -> None:
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.globals.update(t=markup, number=Number, moment=moment, language=LANGUAGE)
     app.jinja_env.globals.update(asset=asset, link=link, csrf_token=csrf_token)
-    app.context_processor(lambda: {"views": partial(_visible, services)})
+    app.context_processor(lambda: {"views": partial(_visible, services), "signed_in": lambda: g.get("key")})
 
 
 def view_blueprint(name: str, import_name: str, url_prefix: str | None = None) -> Blueprint:

@@ -2,10 +2,15 @@
 "use strict";
 
 const facerec = {
-  /** Send a request of a page; resolves to the response, also of an error. */
-  fetch(url, options = {}) {
+  /** Send a request of a page; resolves to the response, also of an error. After the end of a session the sign-in opens. */
+  async fetch(url, options = {}) {
     const token = document.querySelector("meta[name=csrf-token]").content;
-    return fetch(url, { ...options, headers: { "HX-Request": "true", "X-CSRF-Token": token, ...options.headers } });
+    const headers = { "HX-Request": "true", "X-CSRF-Token": token, ...options.headers };
+    const response = await fetch(url, { ...options, headers });
+    const elsewhere = response.headers.get("HX-Redirect");
+    if (!elsewhere) return response;
+    location.assign(elsewhere);
+    return new Promise(() => {});
   },
 
   /** Show a sentence for a while; screen readers read it aloud. */
