@@ -92,14 +92,14 @@ def test_folder_is_enrolled_and_files_are_recognised(
         downloads[form] = (tmp_path / form).read_text("utf-8")
     assert [row["file"] for row in csv.DictReader(downloads["csv"].splitlines())] == [
         "'=1+1.jpg",
-        "who.jpg",
         "notes.txt",
+        "who.jpg",
     ]
     rows = [json.loads(line) for line in downloads["jsonl"].splitlines()]
     assert [(row["file"], row.get("result")) for row in rows] == [
         ("=1+1.jpg", "Ada"),
-        ("who.jpg", "Unknown"),
         ("notes.txt", None),
+        ("who.jpg", "Unknown"),
     ]
 
 
@@ -115,7 +115,7 @@ def test_zip_is_recognised_and_a_bad_one_is_refused_next_to_the_form(
     page.locator("#job-form").evaluate("form => { form.dataset.maxBytes = '1000'; }")
     _choose(page, _file("large.jpg", bytes(2000)))
     _begin(page)
-    expect(page.get_by_role("alert")).to_contain_text("One job takes 0 MB")
+    expect(page.get_by_role("alert")).to_contain_text("One job takes 1 kB")
     assert list(site.tier.jobs.every()) == []
 
     page.reload()

@@ -21,8 +21,10 @@
   const count = (n) => n.toLocaleString();
   const several = (name, n, values = {}) =>
     fill(n === 1 ? texts[`${name}One`] : texts[`${name}Other`], { n: count(n), ...values });
-  const size = (bytes) =>
-    (bytes / 1e6).toLocaleString(undefined, { style: "unit", unit: "megabyte", maximumFractionDigits: bytes < 1e7 ? 1 : 0 });
+  const size = (bytes) => {
+    const [unit, value] = bytes < 1e6 ? ["kilobyte", bytes / 1e3] : ["megabyte", bytes / 1e6];
+    return value.toLocaleString(undefined, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
+  };
 
   const isZip = ({ path }) => path.toLowerCase().endsWith(".zip");
   const total = () => files.reduce((sum, { file }) => sum + file.size, 0);
@@ -78,7 +80,7 @@
     const kept = added.filter(({ path }) => !HIDDEN.test(path));
     if (!kept.length || upload) return;
     const others = kept.some(isZip) || files.some(isZip) ? [] : files.filter(({ path }) => kept.every((each) => each.path !== path));
-    files = [...others, ...kept];
+    files = [...others, ...kept].sort((one, other) => one.path.localeCompare(other.path, undefined, { numeric: true }));
     changed();
   };
 
