@@ -3,13 +3,16 @@
 import re
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from facerec.api_keys import Scope, issue
 from facerec.settings import Settings
 from facerec.web.forms import FORM_OVERHEAD_BYTES
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.nginx import CONFIGURATION, find_nginx, nginx
 from tests.support.served_web_tier import TLS, ServedWebTier, read_all, serve_web_tier
@@ -107,6 +110,32 @@ def test_nginx_limits_the_requests_of_an_address(web: Proxied) -> None:
     # The bucket refills with 50 requests per second.
     while web.get("/healthz").status_code == 429:
         threading.Event().wait(0.1)
+
+
+@needs_nginx
+def test_nginx_passes_a_session_and_its_pages_with_pictures(tmp_path: Path) -> None:
+    """Three pages with fifty pictures each at once, from one browser; over plain HTTP the cookie is not `Secure`."""
+    key, token = issue("desk", [Scope.ADMIN], now=datetime.now(UTC))
+    with (
+        serve_web_tier(answers("Jane"), InMemoryApiKeys(key), trusted_proxies=1) as tier,
+        nginx(tmp_path, tier.address[1]) as url,
+    ):
+        signed_in = httpx.post(f"{url}/sign-in", data={"key": token.reveal()}, headers={"Origin": url})
+        assert signed_in.status_code == 303
+        assert "Secure" not in signed_in.headers["Set-Cookie"]
+        cookie = {"Cookie": signed_in.headers["Set-Cookie"].partition(";")[0]}
+        page = httpx.get(f"{url}/people", headers=cookie)
+        assert page.status_code == 200
+        (picture,) = re.findall(r'href="(/assets/[^"]+/icon\.svg)"', page.text)
+        statuses: list[int] = []
+
+        def load(_: int) -> None:
+            with httpx.Client(base_url=url, headers=cookie, verify=TLS, timeout=60) as client:
+                statuses.extend(client.get(picture).status_code for _ in range(25))
+
+        with together(6, load):
+            pass
+        assert statuses == [200] * 150
 
 
 @pytest.mark.parametrize(
