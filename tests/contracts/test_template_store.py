@@ -16,6 +16,7 @@ from moto import mock_aws
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb import collection_changes
 from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
 from facerec.ports import DamagedTemplate, Template, TemplateStore
@@ -463,6 +464,17 @@ def test_changed_ids_are_those_of_every_kind_of_change(store: TemplateStore) -> 
     assert store.changed_ids("default", store.version("default")) == (store.version("default"), frozenset())
 
 
+def test_changes_since_long_ago_are_all_of_them(store: TemplateStore) -> None:
+    """More than are read by their keys."""
+    store.add(make_template(0))
+    since = store.version("default")
+    for number in range(1, collection_changes.FEW_CHANGES + 2):
+        store.add(make_template(number))
+    changed = store.changed_ids("default", since)
+    assert changed is not None
+    assert changed == (store.version("default"), frozenset(store.owners("default")) - {make_template(0).template_id})
+
+
 def test_changes_since_the_current_version_are_empty(store: TemplateStore) -> None:
     """Changes since the current version are empty."""
     store.add(make_template(1))
@@ -703,7 +715,7 @@ def test_template_of_another_model_is_not_replaced(store: TemplateStore) -> None
     ],
 )
 def test_damaged_change_record_counts_as_not_recorded(
-    kind: str, change: Change, request: pytest.FixtureRequest
+    kind: str, change: Change, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader then reads the whole collection, and goes on with the changes after it."""
     table = empty_table(request.getfixturevalue(kind))
@@ -713,14 +725,16 @@ def test_damaged_change_record_counts_as_not_recorded(
         store.add(make_template(number))
         versions.append(store.version("default"))
     edit(table, f"change#{versions[1]:020d}", change)
-    assert store.changes("default", versions[0]) is None
-    assert store.changed_ids("default", versions[0]) is None
-    changes = store.changes("default", versions[1])
-    assert changes is not None
-    assert ids(iter(changes.added)) == [make_template(2).template_id]
+    for few in (collection_changes.FEW_CHANGES, 0):
+        monkeypatch.setattr(collection_changes, "FEW_CHANGES", few)
+        assert store.changes("default", versions[0]) is None
+        assert store.changed_ids("default", versions[0]) is None
+        changes = store.changes("default", versions[1])
+        assert changes is not None
+        assert ids(iter(changes.added)) == [make_template(2).template_id]
 
 
-def test_item_that_is_no_change_record_is_ignored(table: Table) -> None:
+def test_item_that_is_no_change_record_is_ignored(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not cost a reading of the whole collection at every change."""
     store = DynamoTemplateStore(table.clients, table.name)
     store.add(make_template(1))
@@ -730,6 +744,7 @@ def test_item_that_is_no_change_record_is_ignored(table: Table) -> None:
         table.clients.dynamodb.put_item(
             TableName=table.name, Item={"collection": {"S": "default"}, "item": {"S": name}}
         )
+    monkeypatch.setattr(collection_changes, "FEW_CHANGES", 0)
     changes = store.changes("default", since)
     assert changes is not None
     assert ids(iter(changes.added)) == [make_template(2).template_id]
