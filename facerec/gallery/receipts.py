@@ -13,6 +13,7 @@ STAYS = {
     "logs": "template ids and file names of uploads: your log retention",
     "versions and replicas of buckets": "only if you switched them on: their own rules",
     "copies outside the system": "exported archives, photos that were enrolled from, devices, reports: you delete them",
+    "web processes": "names and file names in memory, never shown, until the collection is used again",
     "idle Lambda functions": "name and embedding in memory, until their next call, or until AWS ends them",
 }
 """What no erasure reaches, with how long it stays; docs/security.md explains each."""
