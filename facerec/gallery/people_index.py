@@ -133,7 +133,10 @@ class PeopleIndex:
         touched = [known.entries[each] for each in changed.template_ids & known.entries.keys()]
         names = {entry.identity for entry in [*touched, *found.values()]}
         stayed = [
-            entry for name in names for entry in known.by_name.get(name, ()) if entry.template_id not in changed[1]
+            entry
+            for name in names
+            for entry in known.by_name.get(name, ())
+            if entry.template_id not in changed.template_ids
         ]
         own = _by_name([*stayed, *found.values()])
         by_name = {name: each for name, each in known.by_name.items() if name not in names} | own
