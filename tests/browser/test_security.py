@@ -207,5 +207,5 @@ def test_photo_is_never_a_page(site: ServedWebTier, tmp_path: Path) -> None:
         if not answer.headers["Content-Type"].startswith("text/html")
     }
     for path, headers in files.items():
-        assert re.match(r"(image/(jpeg|png|webp)|application/(json|x-ndjson|pdf)|text/csv)\b", headers["Content-Type"])
+        assert re.match(r"(image/(jpeg|png|webp)|application/(json|jsonl|pdf)|text/csv)\b", headers["Content-Type"])
         assert headers["X-Content-Type-Options"] == "nosniff", path
