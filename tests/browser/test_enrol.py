@@ -25,7 +25,7 @@ def choose(page: Page, **pictures: bytes) -> None:
     files: list[FilePayload] = [
         {"name": f"{stem}.jpg", "mimeType": "image/jpeg", "buffer": body} for stem, body in pictures.items()
     ]
-    page.locator("input[type=file]").set_input_files(files)
+    page.locator("input[type=file]").first.set_input_files(files)
 
 
 def card(page: Page, filename: str) -> Locator:
