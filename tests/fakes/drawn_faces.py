@@ -1,8 +1,9 @@
 """Photos whose faces are written into them, and an engine that reads them: for tests of the APIs without a network.
 
 `photo("Ada Lovelace", "Grace Hopper")` is a real JPEG that any server accepts. Behind its pixels stands who is on it.
-The engine finds these faces, in this order, 10 pixels apart; a photo of other origin has no face. Two photos of one
-person have a similarity near 0.9 if their `take` differs, and 1 otherwise; two people are strangers (below 0.25).
+The engine finds these faces, in this order, 10 pixels apart in the upright picture; a photo of other origin has no
+face. Two photos of one person have a similarity near 0.9 if their `take` differs, and 1 otherwise; two people are
+strangers (below 0.25).
 """
 
 import hashlib
@@ -18,12 +19,15 @@ from PIL import Image
 from model.faces import Box, EmbeddedFace, ImageAnalysis, PictureToEnrol, Quality
 from model.header import InvalidImage, read_header
 from model.imaging import decode
+from model.metadata import without_metadata
 from model.thumbnails import thumbnail
 from tests.fakes.templates import MODEL
 
 DIMENSION = 512
 _MARK = b"\n#faces:"
 _GAP = 10
+_FIRST_TURNED = 5
+"""From this orientation of EXIF on, an upright picture's sides are exchanged."""
 _LANDMARKS = ((0.33, 0.41), (0.67, 0.41), (0.5, 0.6), (0.39, 0.77), (0.61, 0.77))
 """Eyes, nose and corners of the mouth, in shares of the box."""
 
@@ -89,18 +93,21 @@ class DrawnFacesEngine:
         """Return the faces that are written into the photo; raises `InvalidImage` for what is no picture."""
         self.calls += 1
         header = read_header(image)
+        width, height = header.width, header.height
+        if without_metadata(image, header.format).orientation >= _FIRST_TURNED:
+            width, height = height, width
         _, mark, written = image.rpartition(_MARK)
         drawn = [DrawnFace(**face) for face in json.loads(written)] if mark else []
         faces = []
         for face, box in zip(drawn, boxes_of(drawn), strict=True):
-            if box.x_max > header.width or box.y_max > header.height:
+            if box.x_max > width or box.y_max > height:
                 raise InvalidImage("the faces do not fit into the picture of this test")
             landmarks = tuple((box.x_min + face.side * x, box.y_min + face.side * y) for x, y in _LANDMARKS)
             quality = Quality(face.quality, ("blurred",) if face.quality < 0.85 else ())
             small = thumbnail(decode(image), box) if isinstance(image, PictureToEnrol) else None
             vector = embedding(face.name, face.take)
             faces.append(EmbeddedFace(box, face.probability, landmarks, vector, quality, small))
-        return ImageAnalysis(header.width, header.height, tuple(faces), {"detect": 1.0, "embed": 1.0})
+        return ImageAnalysis(width, height, tuple(faces), {"detect": 1.0, "embed": 1.0})
 
 
 def _direction(text: str) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from facerec.web.auth.access import presented_key
 from facerec.web.auth.collections import may_use_or_owns, own_collection
 from facerec.web.auth.sessions import csrf_token
 from facerec.web.pages.assets import asset
-from facerec.web.pages.texts import LANGUAGE, Number, markup, moment
+from facerec.web.pages.texts import LANGUAGE, Number, Percent, Ratio, markup, moment
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 from facerec.web.results import OUTAGES
 
@@ -56,8 +56,8 @@ VIEWS = (
 def prepare(app: Flask, services: ApiServices) -> None:
     """Give templates what they use, beside the values of their view."""
     app.jinja_env.undefined = StrictUndefined
-    app.jinja_env.globals.update(t=markup, number=Number, moment=moment, language=LANGUAGE)
-    app.jinja_env.globals.update(asset=asset, link=link, csrf_token=csrf_token)
+    app.jinja_env.globals.update(t=markup, number=Number, ratio=Ratio, percent=Percent, moment=moment)
+    app.jinja_env.globals.update(asset=asset, link=link, csrf_token=csrf_token, language=LANGUAGE)
     app.context_processor(lambda: {"views": partial(_visible, services), "signed_in": lambda: g.get("key")})
 
 

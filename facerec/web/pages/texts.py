@@ -39,6 +39,22 @@ class Number(int):
         return Markup('<data value="{0}">{0}</data>').format(int(self))
 
 
+class Ratio(float):
+    """A similarity or a threshold, which a page shows with two decimals."""
+
+    def __html__(self) -> Markup:
+        """Return the element."""
+        return Markup('<data value="{0}" data-digits="2">{0:.2f}</data>').format(float(self))
+
+
+class Percent(float):
+    """A share from 0 to 1 that a page shows in percent."""
+
+    def __html__(self) -> Markup:
+        """Return the element."""
+        return Markup('<data value="{0}" data-percent>{1:.3g} %</data>').format(float(self), 100 * self)
+
+
 def moment(time: datetime) -> Markup:
     """Return a time that a page shows in its reader's format and zone, also inside a text."""
     return Markup('<time datetime="{}">{}</time>').format(time.isoformat(), f"{time:%Y-%m-%d %H:%M} UTC")

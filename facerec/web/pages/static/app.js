@@ -2,11 +2,14 @@
 "use strict";
 
 const facerec = {
+  /** Return the headers of a request of a page. */
+  headers() {
+    return { "HX-Request": "true", "X-CSRF-Token": document.querySelector("meta[name=csrf-token]").content };
+  },
+
   /** Send a request of a page; resolves to the response, also of an error. After the end of a session the sign-in opens. */
   async fetch(url, options = {}) {
-    const token = document.querySelector("meta[name=csrf-token]").content;
-    const headers = { "HX-Request": "true", "X-CSRF-Token": token, ...options.headers };
-    const response = await fetch(url, { ...options, headers });
+    const response = await fetch(url, { ...options, headers: { ...facerec.headers(), ...options.headers } });
     const elsewhere = response.headers.get("HX-Redirect");
     if (!elsewhere) return response;
     location.assign(elsewhere);
@@ -37,7 +40,9 @@ const facerec = {
       time.dataset.done = "";
     }
     for (const data of root.querySelectorAll("data[value]:not([data-done])")) {
-      const options = data.dataset.percent === undefined ? {} : { style: "percent", maximumFractionDigits: 0 };
+      const digits = data.dataset.digits;
+      const options = data.dataset.percent === undefined ? {} : { style: "percent", maximumSignificantDigits: 3 };
+      if (digits) Object.assign(options, { minimumFractionDigits: digits, maximumFractionDigits: digits });
       data.textContent = Number(data.value).toLocaleString(undefined, options);
       data.dataset.done = "";
     }

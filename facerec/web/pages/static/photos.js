@@ -3,24 +3,29 @@
 
 /**
  * Call `take(files)` with the pictures that a reader chooses, drops, pastes or takes; see `photos.html` for the zone.
- * A zone whose input is not `multiple` takes the first one.
+ * A zone whose input is not `multiple` takes the first one. With `any` it also takes files that are no pictures.
  */
-facerec.photos = (zone, take) => {
-  const input = zone.querySelector("input[type=file]");
+facerec.photos = (zone, take, { any = false } = {}) => {
+  const inputs = zone.querySelectorAll("input[type=file]"); // the second one opens the camera of a phone
+  const input = inputs[0];
   const dialog = zone.querySelector("dialog");
   const video = zone.querySelector("video");
   const opener = zone.querySelector("[data-camera]");
 
+  const cameras = zone.querySelector("select");
+
   const give = (files) => {
-    const pictures = [...files].filter((file) => !file.type || file.type.startsWith("image/"));
+    const pictures = files.filter((file) => any || !file.type || file.type.startsWith("image/"));
     if (pictures.length) take(input.multiple ? pictures : pictures.slice(0, 1));
     else if (files.length) facerec.say(zone.dataset.noPhoto);
   };
 
-  input.addEventListener("change", () => {
-    give([...input.files]);
-    input.value = ""; // so that the same file can be chosen again
-  });
+  for (const each of inputs) {
+    each.addEventListener("change", () => {
+      give([...each.files]);
+      each.value = ""; // so that the same file can be chosen again
+    });
+  }
 
   let within = 0;
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -48,19 +53,33 @@ facerec.photos = (zone, take) => {
     give(files);
   });
 
-  opener.hidden = !navigator.mediaDevices?.getUserMedia; // browsers have it on HTTPS and on this machine only
-  opener.addEventListener("click", async () => {
-    try {
-      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: 1280 } });
-      dialog.showModal();
-    } catch {
-      facerec.say(zone.dataset.noCamera);
-    }
-  });
-  dialog.addEventListener("close", () => {
+  const stop = () => {
     for (const track of video.srcObject?.getTracks() ?? []) track.stop();
     video.srcObject = null;
-  });
+  };
+  const start = async (camera) => {
+    stop();
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { ...camera, width: { ideal: 1280 } } });
+    const devices = (await navigator.mediaDevices.enumerateDevices()).filter((each) => each.kind === "videoinput");
+    cameras.replaceChildren(...devices.map((each) => new Option(each.label, each.deviceId)));
+    cameras.value = video.srcObject?.getVideoTracks()[0].getSettings().deviceId;
+    cameras.closest("label").hidden = devices.length < 2;
+  };
+  const tryStart = async (camera) => {
+    try {
+      await start(camera);
+      if (!dialog.open) dialog.showModal();
+    } catch {
+      stop();
+      dialog.close();
+      facerec.say(zone.dataset.noCamera);
+    }
+  };
+
+  opener.hidden = !navigator.mediaDevices?.getUserMedia; // browsers have it on HTTPS and on this machine only
+  opener.addEventListener("click", () => tryStart({ facingMode: "user" }));
+  cameras.addEventListener("change", () => tryStart({ deviceId: { exact: cameras.value } }));
+  dialog.addEventListener("close", stop);
   dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
   dialog.querySelector("[data-shoot]").addEventListener("click", () => {
     if (!video.videoWidth) return; // the first frame has not come
@@ -68,7 +87,8 @@ facerec.photos = (zone, take) => {
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
-    canvas.toBlob((blob) => give([new File([blob], "camera.jpg", { type: "image/jpeg" })]), "image/jpeg", 0.92);
+    const name = `camera-${new Date().toTimeString().slice(0, 8).replaceAll(":", "-")}.jpg`;
+    canvas.toBlob((blob) => give([new File([blob], name, { type: "image/jpeg" })]), "image/jpeg", 0.92);
     dialog.close();
   });
 };
