@@ -65,10 +65,11 @@ facerec.photos = (zone, take, { any = false } = {}) => {
     cameras.value = video.srcObject?.getVideoTracks()[0].getSettings().deviceId;
     cameras.closest("label").hidden = devices.length < 2;
   };
-  const tryStart = async (camera) => {
+  const tryStart = async (camera, show = () => {}) => {
     try {
       await start(camera);
-      if (!dialog.open) dialog.showModal();
+      show();
+      if (!dialog.open) stop(); // it was closed before the camera was ready
     } catch {
       stop();
       dialog.close();
@@ -77,7 +78,7 @@ facerec.photos = (zone, take, { any = false } = {}) => {
   };
 
   opener.hidden = !navigator.mediaDevices?.getUserMedia; // browsers have it on HTTPS and on this machine only
-  opener.addEventListener("click", () => tryStart({ facingMode: "user" }));
+  opener.addEventListener("click", () => tryStart({ facingMode: "user" }, () => dialog.showModal()));
   cameras.addEventListener("change", () => tryStart({ deviceId: { exact: cameras.value } }));
   dialog.addEventListener("close", stop);
   dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());

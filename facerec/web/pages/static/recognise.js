@@ -32,11 +32,10 @@
         [".shown", "img", ".state", "progress", ".outcome"].map(find);
       find(".filename").textContent = this.name = file.name;
       find(".size").textContent = size(file.size);
-      this.url = URL.createObjectURL(file);
-      // A picture that is drawn needs its address no more.
-      for (const end of ["load", "error"]) this.image.addEventListener(end, () => this.forgetUrl(), { once: true });
       facerec.watchPicture(this.image);
-      this.image.src = this.url;
+      // A picture that is drawn needs its address no more.
+      for (const end of ["load", "error"]) this.image.addEventListener(end, () => this.forgetUrl());
+      facerec.upright(file).then((shown) => { this.image.src = this.url = URL.createObjectURL(shown); });
       this.element.addEventListener("click", (event) => {
         const act = event.target.closest("[data-do]")?.dataset.do;
         if (act) this[act]();
@@ -101,6 +100,8 @@
         request.upload.addEventListener("load", () => this.wait("waiting"));
         request.addEventListener("load", () => {
           const { status, responseText: text } = request;
+          const elsewhere = request.getResponseHeader("HX-Redirect"); // the session has ended
+          if (elsewhere) location.assign(elsewhere);
           resolve({ status, text, header: (name) => request.getResponseHeader(name) });
         });
         request.addEventListener("error", () => reject(new TypeError("no connection")));

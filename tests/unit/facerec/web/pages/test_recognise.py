@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from facerec.api_keys import Scope, issue
 from facerec.errors import Transient
 from facerec.messages import (
     Face,
@@ -25,6 +26,7 @@ from facerec.messages import (
 )
 from facerec.settings import Settings
 from facerec.web.pages.shown_faces import shown_faces
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.drawn_faces import DrawnFace, photo
 from tests.fakes.web_tier import FakeWebTier, picture, running
 
@@ -285,3 +287,37 @@ def test_unknown_request_is_not_found(tier: FakeWebTier) -> None:
             response = client.get(f"/recognise/{request_id}{place}", headers=SCRIPT)
             assert (response.status_code, response.mimetype) == (404, "text/plain")
             assert str(request_id) in response.text
+
+
+def test_key_sees_its_own_results_and_what_it_may_do() -> None:
+    """Without scope `enrol` there is no way to change people, and no link to the unknown ones."""
+    store = InMemoryApiKeys()
+    keys = {}
+    for name, scope in {"desk": Scope.RECOGNISE, "other": Scope.RECOGNISE, "staff": Scope.ENROL}.items():
+        scopes = {Scope.RECOGNISE, scope}
+        key, keys[name] = issue(name, sorted(scopes), now=datetime.now(UTC))
+        store.put(key)
+    settings = Settings.model_validate({"unknown": {"collections": ["*"]}})
+    with running(FakeWebTier(settings, keys=store, working=True)) as tier:
+        header = {"x-api-key": keys["staff"].reveal()}
+        files = {"file": (BytesIO(photo("Ada", take=1)), "enrolled.jpg")}
+        client = tier.app.test_client()
+        assert client.post("/api/v1/people/Ada/photos", data=files, headers=header).status_code == 201
+        shown = {}
+        clients = {}
+        for name, token in keys.items():
+            clients[name] = tier.app.test_client()
+            token_header = tier.sign_in(clients[name], token)
+            probe = {"file": (BytesIO(photo("Ada", "a visitor", take=2)), "photo.jpg")}
+            shown[name] = clients[name].post("/recognise", data=probe, headers=SCRIPT | token_header)
+            assert shown[name].status_code == 200
+        place = f"/recognise/{shown['desk'].headers['X-Request-Id']}"
+        answers = {
+            name: [clients[name].get(place + end).status_code for end in ("", "/json", "/photo")] for name in keys
+        }
+    assert "This is not Ada" in shown["staff"].text
+    assert 'href="/unknown#' in shown["staff"].text
+    assert "This is not Ada" not in shown["desk"].text
+    assert "/unknown" not in shown["desk"].text
+    assert "unknown-" in shown["desk"].text
+    assert answers == {"desk": [200] * 3, "other": [404] * 3, "staff": [404] * 3}
