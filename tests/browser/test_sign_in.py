@@ -7,6 +7,7 @@ from tests.browser.conftest import CheckAccessible, SiteKeys
 from tests.support.browser import Watch
 from tests.support.served_web_tier import ServedWebTier
 
+HOSTILE = '<!doctype html><title>hostile</title><form method="post"><input name="key" value="frk_"></form>'
 FORGED = f"frk_{'0' * 12}_{'A' * 43}"
 
 
@@ -107,3 +108,26 @@ def test_page_of_an_earlier_sign_in_says_that_it_must_be_loaded_again(
     page.reload()
     with page.expect_navigation(url="**/sign-in"):
         page.get_by_role("button", name="Sign out").click()
+
+
+def test_page_of_another_origin_cannot_use_the_session(
+    secured_site: ServedWebTier, keys: SiteKeys, page: Page, watch: Watch
+) -> None:
+    """On another port of this host, to which the browser sends the cookie."""
+    page.goto("/people")
+    sign_in(page, keys.texts[Scope.ADMIN])
+    page.wait_for_url("**/people")
+    page.context.route("http://127.0.0.1:9/**", lambda route: route.fulfill(content_type="text/html", body=HOSTILE))
+    hostile = page.context.new_page()
+    hostile.goto("http://127.0.0.1:9/")
+    watch.expect("status of 403")
+    for path in ("/sign-out", "/sign-in"):
+        with hostile.expect_response(f"{secured_site.url}{path}") as refused:
+            hostile.evaluate(
+                "(url) => { document.forms[0].action = url; document.forms[0].submit(); }", f"{secured_site.url}{path}"
+            )
+        assert refused.value.status == 403
+        assert "facerec_session=" in refused.value.request.all_headers()["cookie"]
+        hostile.goto("http://127.0.0.1:9/")
+    page.reload()
+    assert path_of(page) == "/people"

@@ -169,3 +169,18 @@ def test_fault_in_the_store_is_an_outage(store: InMemoryApiKeys, cache: KeyCache
     store.outage = KeyError("x")
     with pytest.raises(Transient):
         cache.find(KEY.key_id)
+
+
+def test_forgotten_record_is_gone_also_if_it_is_being_read() -> None:
+    """A sign-out on this process is over when it returns."""
+    store = HangingApiKeys(KEY)
+    cache = KeyCache(store)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(cache.find, KEY.key_id)
+        while not cache._readings:
+            threading.Event().wait(0.001)
+        cache.forget(KEY.key_id)
+        store.release.set()
+        assert reading.result(30) == KEY
+    assert cache.find(KEY.key_id) is None
+    assert len(store.reads) == 1
