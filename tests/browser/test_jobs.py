@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import FilePayload, Page, Route, expect
 
+from facerec.api_keys import Scope
+from facerec.client import Client
 from facerec.job_records import JobStatus
-from tests.browser.conftest import CheckAccessible
+from tests.browser.conftest import CheckAccessible, SiteKeys
+from tests.browser.test_sign_in import sign_in
 from tests.fakes.drawn_faces import photo
 from tests.support.browser import Watch
 from tests.support.served_web_tier import ServedWebTier
@@ -216,3 +219,30 @@ def test_progress_moves_and_a_job_is_cancelled(
     assert cancelled.cancel_requested
     site.tier.jobs.put(cancelled.next(status=JobStatus.CANCELLED, counts={"done": 2, "cancelled": 6}))
     expect(shown).to_have_text("Cancelled")
+
+
+def test_key_begins_jobs_of_its_scope_and_sees_its_own(
+    secured_site: ServedWebTier, keys: SiteKeys, page: Page, watch: Watch, tmp_path: Path
+) -> None:
+    """Without scope `enrol` there is no choice of what to do; a session that has ended leads to the sign-in."""
+    (tmp_path / "1.jpg").write_bytes(photo("Ada"))
+    with Client(secured_site.url, keys.texts[Scope.ENROL]) as other:
+        theirs = other.jobs.create_from_files([tmp_path / "1.jpg"], operation="enrol", person="Ada").job_id
+    page.goto("/jobs")
+    sign_in(page, keys.texts[Scope.RECOGNISE])
+    expect(page.get_by_text("There are no jobs yet")).to_be_visible()
+    expect(page.get_by_role("radio")).to_have_count(0)
+    _choose(page, _file("1.jpg"))
+    _begin(page)
+    _await_job_page(page)
+    expect(page.locator("#job-progress .job-status")).to_have_text("Done")
+    watch.expect("status of 404")
+    page.goto(f"/jobs/{theirs}")
+    expect(page.get_by_text(f"there is no job {theirs}")).to_be_visible()
+
+    page.goto("/jobs")
+    _choose(page, _file("2.jpg"))
+    page.context.clear_cookies()
+    watch.expect("status of 401")
+    _begin(page)
+    page.wait_for_url("**/sign-in**")

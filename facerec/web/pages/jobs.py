@@ -18,7 +18,7 @@ from facerec.message_base import problems
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.jobs import JobQuery
 from facerec.web.auth.access import needs, presented_key
-from facerec.web.jobs.calls import JobCalls, JobOptions
+from facerec.web.jobs.calls import JobCalls
 from facerec.web.jobs.intake import JobRefused
 from facerec.web.pages.layout import error_page, link, page_collection, render, view_blueprint
 
@@ -60,10 +60,7 @@ def blueprint(services: ApiServices) -> Blueprint:
             query = JobQuery.model_validate(request.args.to_dict())
         except ValidationError as exc:
             return error_page(400, problems(exc))
-        options = JobOptions(
-            collection=page_collection(services), operation=query.operation, person=query.person, force=query.force
-        )
-        job = jobs.begin(options)
+        job = jobs.begin(query.options(page_collection(services)), query.callback_url)
         return Response(status=202, headers={"Location": link("page_jobs.show", job_id=job.job_id)})
 
     @web.get("/<job_id>")
@@ -128,6 +125,7 @@ def _page(jobs: JobCalls, job: Job) -> Response:
         # Such rows stay as they are while the job goes on, so they are not read again until it has ended.
         rows_stay=bool(polled or more or group),
         next_after=found[ROWS - 1].index if more else None,
+        links_people="enrol" in _operations(),
     )
 
 

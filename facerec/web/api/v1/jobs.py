@@ -39,6 +39,10 @@ class JobQuery(CollectionQuery):
     callback_url: str | None = None
     """Where a signed message is sent when the job has ended."""
 
+    def options(self, collection: str) -> JobOptions:
+        """Return the options of a job in this collection."""
+        return JobOptions(collection=collection, **self.model_dump(exclude={"collection", "callback_url"}))
+
 
 class PrefixBody(Body):
     """Files that are in S3 already."""
@@ -115,14 +119,7 @@ def routes(services: ApiServices) -> APIBlueprint:
 
         With the header Idempotency-Key, the same value gives the same job, and nothing is done twice.
         """
-        options = JobOptions(
-            collection=chosen_collection(services, query),
-            operation=query.operation,
-            threshold=query.threshold,
-            person=query.person,
-            faces=query.faces,
-            force=query.force,
-        )
+        options = query.options(chosen_collection(services, query))
         buckets = services.settings.jobs.source_buckets
         job = jobs.begin(options, query.callback_url, (lambda: _prefix(buckets)) if request.mimetype == JSON else None)
         return as_json(summary_of(job, datetime.now(UTC)), 202, {"Location": f"{PREFIX}/jobs/{job.job_id}"})
