@@ -94,16 +94,19 @@ def test_pointer_on_a_chart_shows_the_values_of_that_time(page: Page, site: Serv
 
 
 def test_unreadable_source_is_named_and_the_others_stay(page: Page, site: ServedWebTier) -> None:
-    """It is back as soon as it can be read."""
+    """It is back as soon as it can be read, also in the charts of a long range."""
     site.tier.history.record(a_record(time.time(), serving=2))
-    page.goto("/fleet")
+    page.goto("/fleet?range=7d")
     expect(page.locator("#fleet-now .phases")).to_contain_text("2 serving")
     site.tier.history.outage = Transient("DynamoDB does not answer")
     expect(page.locator("#fleet-now")).to_contain_text("records cannot be read: DynamoDB does not answer")
     expect(page.locator("#fleet-now .tile").first).to_contain_text("0")
+    page.reload()
+    assert "unknown serving" in chart(page, "instances")
     site.tier.history.outage = None
     site.tier.history.record(a_record(time.time(), serving=3))
     expect(page.locator("#fleet-now .phases")).to_contain_text("3 serving")
+    expect(page.locator("[data-chart=instances]")).to_have_attribute("aria-label", re.compile("3 serving"))
 
 
 def test_fleet_fits_a_phone(phone: Page, site: ServedWebTier, check_accessible: CheckAccessible) -> None:

@@ -59,6 +59,7 @@ def test_records_are_sorted_and_begin_at_the_moment(history: FleetHistory) -> No
 def test_latest_record_may_be_days_old(history: FleetHistory) -> None:
     """At zero instances none is written; an empty history has none."""
     assert history.latest(NOW) is None
+    assert history.latest(NOW - 7 * DAY - 0.001) is None
     for at in (NOW - 5 * DAY, NOW - 4 * DAY, NOW - 4 * DAY - 60):
         history.record(a_record(at))
     assert history.latest(NOW) == a_record(NOW - 4 * DAY)
@@ -76,6 +77,7 @@ def test_records_expire_after_a_week(ministack_clients: Clients, table: str) -> 
     items = ministack_clients.dynamodb.scan(TableName=table)["Items"]
     assert sorted(int(item["expires_at"]["N"]) for item in items) == [int(NOW - DAY), int(NOW + 7 * DAY)]
     assert [record.at for record in history.records(0)] == [NOW]
+    assert history.latest(NOW - 7.5 * DAY) is None
 
 
 def test_day_of_several_pages_is_read_whole(ministack_clients: Clients, table: str) -> None:

@@ -49,6 +49,8 @@ class DynamoFleetHistory:
     def latest(self, until: float) -> RoundRecord | None:
         """Read one record, day by day backwards until there is one."""
         oldest = self._now() - KEPT.total_seconds()
+        if until < oldest:  # DynamoDB refuses a range whose end is before its beginning
+            return None
         range_ = {"since": _sort_key(oldest), "until": _sort_key(until)}
         day = _day(until)
         with translated("read the fleet's history"):

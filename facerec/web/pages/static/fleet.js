@@ -154,7 +154,7 @@
     replace(await (await ask(view.dataset.now)).text());
     if (Date.now() < seriesDue) return;
     const series = await (await ask(view.dataset.series)).json();
-    seriesDue = Date.now() + 1000 * series.every_seconds - POLL_MS / 2;
+    seriesDue = series.problem ? 0 : Date.now() + 1000 * series.every_seconds - POLL_MS / 2;
     for (const chart of charts) {
       const source = chart.place.dataset.source;
       // Records that cannot be read at the moment stay as they were: the reason is shown above.
