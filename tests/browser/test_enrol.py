@@ -129,10 +129,10 @@ def test_camera_takes_a_photo(page: Page) -> None:
 
 
 def test_unknown_face_of_a_recognition_is_enrolled(site: ServedWebTier, page: Page) -> None:
-    """By the address that a result links to, without another upload."""
-    with Client(site.url) as client:
-        request_id = client.recognise(portrait(ADA, VERA), filename="door.jpg").request_id
-    page.goto(f"/people/enrol?request_id={request_id}&face=1")
+    """A link beside it leads to its enrolment, without another upload."""
+    page.goto("/")
+    choose(page, door=portrait(ADA, VERA))
+    page.get_by_role("link", name="Enrol this person").nth(1).click()
     expect(card(page, "door.jpg").get_by_role("button", name="Face 2")).to_have_attribute("aria-pressed", "true")
     page.get_by_label("Name").fill(VERA)
     card(page, "door.jpg").get_by_role("button", name=f"Enrol for {VERA}").click()

@@ -78,7 +78,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const file of files) {
       const card = fresh();
       const picture = card.querySelector("img");
-      picture.src = URL.createObjectURL(file);
+      facerec.upright(file).then((shown) => { picture.src = URL.createObjectURL(shown); });
       picture.alt = file.name;
       picture.addEventListener("error", () => card.querySelector(".shot").classList.add("unseen"));
       list.append(card);

@@ -25,7 +25,7 @@ document.addEventListener("DOMContentLoaded", () => {
     document.getElementById("unknown-search").open = true;
     const card = document.getElementById("unknown-asked").content.firstElementChild.cloneNode(true);
     const picture = card.querySelector("img");
-    picture.src = URL.createObjectURL(file);
+    facerec.upright(file).then((shown) => { picture.src = URL.createObjectURL(shown); });
     picture.alt = file.name;
     picture.addEventListener("error", () => card.querySelector(".shot").classList.add("unseen"));
     place.replaceChildren(card);
