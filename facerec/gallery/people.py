@@ -86,6 +86,10 @@ class PersonTemplates:
     entries: tuple[TemplateEntry, ...]
     """By name and id."""
 
+    def summary(self) -> Person:
+        """Return the person as lists show it."""
+        return _person(self.name, self.entries)
+
 
 @dataclass(frozen=True, kw_only=True)
 class People:

@@ -2,7 +2,21 @@
 
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import DescribedApp
-from facerec.web.pages import assets, enrol, fleet, jobs, layout, people, recognise, rejections, sign_in, unknown
+from facerec.web.pages import (
+    assets,
+    enrol,
+    erasures,
+    fleet,
+    jobs,
+    layout,
+    people,
+    person,
+    photos,
+    recognise,
+    rejections,
+    sign_in,
+    unknown,
+)
 
 __all__ = ["register_pages"]
 
@@ -11,5 +25,5 @@ def register_pages(app: DescribedApp, services: ApiServices) -> None:
     """Add the routes of every view and of the files that they load."""
     layout.prepare(app, services)
     app.register_blueprint(assets.blueprint())
-    for view in (sign_in, recognise, people, enrol, rejections, unknown, jobs, fleet):
+    for view in (sign_in, recognise, people, person, photos, enrol, rejections, erasures, unknown, jobs, fleet):
         app.register_blueprint(view.blueprint(services))

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from itertools import pairwise
 from textwrap import dedent
 from typing import Any
+from urllib.parse import quote
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
@@ -81,6 +82,10 @@ class PersonConverter(BaseConverter):
     regex = r"[^/](?:.*[^/])?(?<!/photos)(?<!/merge)(?<!/unmerge)(?<!/not)"
     part_isolating = False
     weight = 200
+
+    def to_url(self, value: str) -> str:
+        """Return the name in an address; with bare slashes a browser would take `a/../b` for `b`."""
+        return quote(value, safe="")
 
 
 class UnknownConverter(BaseConverter):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from facerec.api_keys import Scope
 from facerec.erasure_records import ErasureRecord, PlaceState
-from facerec.errors import ConfigurationError
+from facerec.errors import ConfigurationError, FacerecError
 from facerec.gallery.erasure import Begun
 from facerec.gallery.people import as_template_id
 from facerec.gallery.receipt_signing import SigningKey
@@ -20,7 +20,8 @@ from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import PREFIX, as_json, described, errors
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import may_use_or_owns
-from facerec.web.results import json_error, json_unavailable
+from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
+from facerec.web.results import json_error
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +76,14 @@ class Receipt(BaseModel):
     signature: str
 
 
+class NoReceipt(FacerecError):
+    """This server cannot sign a receipt; the text says why."""
+
+    def __init__(self, status: int, sentence: str, retry_after_seconds: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status, self.retry_after_seconds = status, retry_after_seconds
+
+
 def routes(services: ApiServices) -> APIBlueprint:
     """Make the routes."""
     api = described("erasures", __name__, "What was removed where, and what is still owed.")
@@ -83,7 +92,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def get_erasure(path: ErasurePath) -> Response:
         """Read the ledger of an erasure."""
-        record = _known(services, path)
+        record = known_erasure(services, path.erasure_id)
         if record is None:
             return _missing(path)
         return as_json(
@@ -103,34 +112,38 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def get_receipt(path: ErasurePath) -> Response:
         """Read the signed receipt of an erasure. It says what is still owed, too."""
-        record = _known(services, path)
+        record = known_erasure(services, path.erasure_id)
         if record is None:
             return _missing(path)
-        signing_key = services.settings.erasure.signing_key
-        if signing_key is None:
-            return json_error(
-                404, "this server signs no receipts: its operator has not set FACEREC_ERASURE__SIGNING_KEY"
-            )
         try:
-            key = SigningKey.load(signing_key)
-        except ConfigurationError as exc:
-            log.error("receipt_key_unusable", reason=str(exc))  # noqa: TRY400 - no bug
-            return json_unavailable(
-                "this server cannot read the key that signs receipts: its operator finds the reason in the log"
-            )
-        signed = key.sign(content_of(record, datetime.now(UTC)))
-        return as_json(Receipt.model_validate(signed))
+            return as_json(signed_receipt(services, record))
+        except NoReceipt as exc:
+            return json_error(exc.status, str(exc), retry_after_seconds=exc.retry_after_seconds)
 
     return api
 
 
-def _known(services: ApiServices, path: ErasurePath) -> ErasureRecord | None:
+def known_erasure(services: ApiServices, erasure_id: str) -> ErasureRecord | None:
     """Return the erasure, if the caller may see it."""
-    identifier = as_template_id(path.erasure_id)
+    identifier = as_template_id(erasure_id)
     record = None if identifier is None else services.erasures.get(identifier)
     if record is None or not may_use_or_owns(presented_key(), record.collection, services.collections):
         return None
     return record
+
+
+def signed_receipt(services: ApiServices, record: ErasureRecord) -> Receipt:
+    """Return the receipt of an erasure; raises `NoReceipt`."""
+    signing_key = services.settings.erasure.signing_key
+    if signing_key is None:
+        raise NoReceipt(404, "this server signs no receipts: its operator has not set FACEREC_ERASURE__SIGNING_KEY")
+    try:
+        key = SigningKey.load(signing_key)
+    except ConfigurationError as exc:
+        log.error("receipt_key_unusable", reason=str(exc))  # noqa: TRY400 - no bug
+        sentence = "this server cannot read the key that signs receipts: its operator finds the reason in the log"
+        raise NoReceipt(503, sentence, UNAVAILABLE_RETRY_SECONDS) from exc
+    return Receipt.model_validate(key.sign(content_of(record, datetime.now(UTC))))
 
 
 def _missing(path: ErasurePath) -> Response:

@@ -30,16 +30,17 @@ const facerec = {
     return element.closest("form")?.querySelector("[role=alert]");
   },
 
-  /** Write the times and numbers below an element as its reader's locale and zone have them. */
+  /** Write the times and numbers of an element as its reader's locale and zone have them. */
   localise(root) {
-    for (const time of root.querySelectorAll("time[datetime]:not([data-done])")) {
+    const all = (selector) => [...(root.matches?.(selector) ? [root] : []), ...root.querySelectorAll(selector)];
+    for (const time of all("time[datetime]:not([data-done])")) {
       const moment = new Date(time.dateTime);
       if (Number.isNaN(moment.valueOf())) continue;
       time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: time.dataset.seconds === undefined ? "short" : "medium" });
       time.title = moment.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
       time.dataset.done = "";
     }
-    for (const data of root.querySelectorAll("data[value]:not([data-done])")) {
+    for (const data of all("data[value]:not([data-done])")) {
       const digits = data.dataset.digits;
       const options = data.dataset.percent === undefined ? {} : { style: "percent", maximumSignificantDigits: 3 };
       if (digits) Object.assign(options, { minimumFractionDigits: digits, maximumFractionDigits: digits });

@@ -60,7 +60,7 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
     """Texts that are made of parts are named by their beginning."""
     sources = [*PAGES.rglob("*.html"), *PAGES.glob("*.py")]
     written = "\n".join(path.read_text("utf-8") for path in sources)
-    called = re.compile(r"""\b(?:t|text)\(\s*["']([a-z_.]+)["']\s*(~?)""")
+    called = re.compile(r"""\b(?:t|text|markup)\(\s*["']([a-z_.]+)["']\s*(~?)""")
     used = {key for key, part in called.findall(written) if not part}
     beginnings = {key for key, part in called.findall(written) if part}
     known = texts.catalogue().keys()
