@@ -1,5 +1,6 @@
 """A served web tier for browsers, and people, photos and jobs to fill it with."""
 
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from facerec.client import Client
+from facerec.gallery.receipt_signing import SigningKey
 from facerec.job_records import Job, JobStatus
 from facerec.message_base import ObjectRef
 from facerec.messages import RecognitionRequest
@@ -15,6 +17,7 @@ from facerec.object_keys import input_key
 from facerec.operations import CheckEnrolment
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
+from facerec.settings.resources import ErasureSettings
 from facerec.settings.tiers import UnknownSettings
 from tests.fakes.portraits import portrait
 from tests.fakes.web_tier import FakeWebTier
@@ -31,14 +34,17 @@ PEOPLE = (
 
 @contextmanager
 def serve_site(keys: ApiKeys | None = None) -> Iterator[ServedWebTier]:
-    """A whole web tier with drawn faces, which feeds jobs and keeps unknown people."""
-    settings = Settings(unknown=UnknownSettings(collections=("*",)))
-    with serve_web_tier(keys=keys, settings=settings, working=True) as web:
-        web.tier.feeder.start()
-        try:
-            yield web
-        finally:
-            web.tier.feeder.stop()
+    """A whole web tier with drawn faces, which feeds jobs, keeps unknown people and signs receipts."""
+    with tempfile.TemporaryDirectory() as folder:
+        erasure = ErasureSettings(signing_key=Path(folder) / "receipts.pem")
+        SigningKey.create(Path(folder) / "receipts.pem")
+        settings = Settings(unknown=UnknownSettings(collections=("*",)), erasure=erasure)
+        with serve_web_tier(keys=keys, settings=settings, working=True) as web:
+            web.tier.feeder.start()
+            try:
+                yield web
+            finally:
+                web.tier.feeder.stop()
 
 
 def fill(web: ServedWebTier, folder: Path, key: str | None = None) -> None:

@@ -41,8 +41,10 @@ def blueprint(services: ApiServices) -> Blueprint:
         entry = _entry(services, template_id)
         if unchanged := _unchanged(entry):
             return unchanged
-        small = entry.photo is not None and entry.photo.size <= SMALL_BYTES
-        return _picture(entry, _photo(services, entry) if small else None)
+        thumbnail = persons.face(entry)
+        if thumbnail is None and entry.photo is not None and entry.photo.size <= SMALL_BYTES:
+            thumbnail = _photo(services, entry)
+        return _picture(entry, thumbnail)
 
     @web.get("/<template_id>/view")
     @needs(Scope.ENROL, page=True)

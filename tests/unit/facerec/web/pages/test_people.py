@@ -11,6 +11,7 @@ from werkzeug.test import TestResponse
 
 from facerec.errors import Transient
 from facerec.gallery.receipt_signing import SigningKey, verified
+from facerec.gallery.removal import thumbnail_key
 from facerec.settings import Settings
 from facerec.settings.resources import ErasureSettings
 from facerec.web.pages.people import drawing
@@ -200,6 +201,8 @@ def test_picture_is_sent_as_what_it_is(client: FlaskClient, tier: FakeWebTier) -
     faces = [client.get(f"/people/photos/{each}/face") for each in [*ids, imported.template_id]]
     assert [face.mimetype for face in faces] == expected
     assert all(b"script" not in face.data for face in faces)
+    tier.store.put(tier.settings.gallery_bucket, thumbnail_key("default", ids[2]), photo("Ada"), "image/jpeg")
+    assert client.get(f"/people/photos/{ids[2]}/face").mimetype == "image/jpeg"
     whole = [client.get(f"/people/photos/{each}") for each in ids]
     assert [each.mimetype for each in whole] == ["image/jpeg", "image/png", "image/jpeg", drawn]
     assert whole[2].data == large
