@@ -129,7 +129,7 @@ def test_known_and_unknown_faces_are_drawn_and_listed(client: FlaskClient) -> No
 def test_unknown_person_has_an_id_and_a_link(client: FlaskClient) -> None:
     """Where unknown people are kept."""
     response = send(client, photo("a visitor"))
-    assert re.search(r'<a href="/unknown#unknown-\w+">unknown-\w+</a>: an unknown person, seen', response.text)
+    assert re.search(r'<a href="/unknown/unknown-\w+">unknown-\w+</a>: an unknown person, seen', response.text)
 
 
 def test_photo_without_a_face_says_what_helps(client: FlaskClient) -> None:
@@ -316,7 +316,7 @@ def test_key_sees_its_own_results_and_what_it_may_do() -> None:
             name: [clients[name].get(place + end).status_code for end in ("", "/json", "/photo")] for name in keys
         }
     assert "This is not Ada" in shown["staff"].text
-    assert 'href="/unknown#' in shown["staff"].text
+    assert 'href="/unknown/unknown-' in shown["staff"].text
     assert "This is not Ada" not in shown["desk"].text
     assert "/unknown" not in shown["desk"].text
     assert "unknown-" in shown["desk"].text
