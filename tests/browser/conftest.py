@@ -3,18 +3,14 @@
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from facerec.api_keys import Scope, issue, revoked
-from tests.fakes.api_keys import InMemoryApiKeys
 from tests.support.browser import PHONE, WAIT_MS, Watch, chromium, find_chromium, save_picture, severe_findings, watched
 from tests.support.processes import CHECKOUT
-from tests.support.sample_site import fill, sample_arguments, serve_site
+from tests.support.sample_site import SiteKeys, fill, make_keys, sample_arguments, serve_site
 from tests.support.served_web_tier import ServedWebTier
 
 PICTURES = CHECKOUT / ".cache" / "browser"
@@ -55,31 +51,10 @@ def arguments(filled_site: ServedWebTier) -> dict[str, str]:
     return sample_arguments(filled_site)
 
 
-@dataclass(frozen=True)
-class SiteKeys:
-    """The API keys of a site: one of each scope."""
-
-    store: InMemoryApiKeys
-    texts: dict[Scope, str]
-    """What their owners present."""
-    ids: dict[Scope, str]
-
-    def revoke(self, scope: Scope) -> None:
-        """Revoke the key of this scope."""
-        key = self.store.get(self.ids[scope])
-        assert key is not None
-        self.store.put(revoked(key, datetime.now(UTC)))
-
-
 @pytest.fixture
 def keys() -> SiteKeys:
     """The keys of `secured_site`."""
-    issued = {scope: issue(f"client with {scope}", [scope], now=datetime.now(UTC)) for scope in Scope}
-    return SiteKeys(
-        InMemoryApiKeys(*(key for key, _ in issued.values())),
-        {scope: token.reveal() for scope, (_, token) in issued.items()},
-        {scope: key.key_id for scope, (key, _) in issued.items()},
-    )
+    return make_keys()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import severe_findings, watched
 from tests.support.page_routes import page_paths
@@ -152,3 +152,38 @@ def test_view_does_not_move_for_readers_who_asked_for_less_motion(
     for path in paths:
         page.goto(path)
         assert page.evaluate(_MOVING) == [], path
+
+
+_OPENERS = """() => {
+  const seen = new Set();
+  return [...document.querySelectorAll("[aria-haspopup=dialog]")].map((one, place) => [one, place])
+    .filter(([one]) => one.checkVisibility({ visibilityProperty: true }) && !seen.has(one.className))
+    .map(([one, place]) => seen.add(one.className) && place);
+}"""
+"""The places of the buttons that open a dialog, of several alike the first."""
+
+_INSIDE = "document.activeElement.closest('dialog[open]') !== null || document.activeElement === document.body"
+"""Between the last and the first stop the focus is in the browser's own bar."""
+
+
+def test_dialog_keeps_the_focus_and_gives_it_back(open_page: Callable[..., Page], paths: list[str]) -> None:
+    """By the keyboard alone: Tab stays inside, Escape closes, and the button that opened it has the focus again."""
+    page = open_page(permissions=["camera"])
+    opened = 0
+    for path in paths:
+        page.goto(path)
+        for place in page.evaluate(_OPENERS):
+            page.goto(path)
+            button = page.locator("[aria-haspopup=dialog]").nth(place)
+            button.press("Enter")
+            dialog = page.locator("dialog[open]")
+            expect(dialog).to_be_visible()
+            assert dialog.evaluate("(one) => (one.ariaLabel ?? one.getAttribute('aria-labelledby')) !== null"), path
+            for _ in range(dialog.locator("a, button, input, select, textarea").count() + 2):
+                assert page.evaluate(_INSIDE), (path, place)
+                page.keyboard.press("Tab")
+            page.keyboard.press("Escape")
+            expect(dialog).to_have_count(0)
+            expect(button).to_be_focused()
+            opened += 1
+    assert opened

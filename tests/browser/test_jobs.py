@@ -11,10 +11,11 @@ from playwright.sync_api import FilePayload, Page, Route, expect
 from facerec.api_keys import Scope
 from facerec.client import Client
 from facerec.job_records import JobStatus
-from tests.browser.conftest import CheckAccessible, SiteKeys
+from tests.browser.conftest import CheckAccessible
 from tests.browser.test_sign_in import sign_in
 from tests.fakes.drawn_faces import photo
 from tests.support.browser import Watch
+from tests.support.sample_site import SiteKeys
 from tests.support.served_web_tier import ServedWebTier
 
 

@@ -2,22 +2,30 @@
 
 import re
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Dialog, Page, Response
+from playwright.sync_api import Browser, Dialog, Page
 
+from facerec.api_keys import Scope
 from facerec.client import ApiError, Client
 from tests.fakes.drawn_faces import DrawnFace, photo, with_faces
 from tests.fakes.web_tier import FakeWebTier
 from tests.support.page_routes import page_answers, page_paths, page_routes
-from tests.support.sample_site import fill, sample_arguments
+from tests.support.sample_site import SiteKeys, fill, sample_arguments, sign_in
 from tests.support.served_web_tier import ServedWebTier
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 MARKUP = (
     "<img src=x onerror=alert(1)>",
@@ -60,12 +68,16 @@ def hostile_port() -> Iterator[int]:
 
 
 @pytest.fixture(params=["127.0.0.1", "localhost"])
-def hostile(request: pytest.FixtureRequest, browser: Browser, hostile_port: int) -> Iterator[Page]:
-    """A hostile page: on another port of this host, to which the browser sends cookies, and on another host."""
+def hostile_url(request: pytest.FixtureRequest, hostile_port: int) -> str:
+    """A hostile page: on another port of this host, to which the browser sends our cookies, and on another host."""
+    return f"http://{request.param}:{hostile_port}/"
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Page]:
+    """A page of a browser in which any error may happen."""
     context = browser.new_context()
-    page = context.new_page()
-    page.goto(f"http://{request.param}:{hostile_port}/")
-    yield page
+    yield context.new_page()
     context.close()
 
 
@@ -78,7 +90,25 @@ def state(tier: FakeWebTier) -> object:
     }
     records = [str(vars(tier.records)[name]) for name in ("_names", "_merges")]
     jobs = [(job.job_id, job.status, job.cancel_requested) for job in tier.jobs.every()]
-    return set(tier.store._objects), templates, records, jobs, list(tier.unknown.records("default"))
+    unknown = list(tier.unknown.records("default"))
+    return set(tier.store._objects), templates, records, jobs, unknown, set(tier.sessions._sessions)
+
+
+def count_answers(tier: FakeWebTier, monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
+    """Count the answers to requests that change something, by path and status."""
+    answers: Counter[tuple[str, int]] = Counter()
+    application = tier.app.wsgi_app
+
+    def counting(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def start(status: str, *rest: Any) -> Any:
+            if environ["REQUEST_METHOD"] not in {"GET", "HEAD", "OPTIONS"}:
+                answers[environ["PATH_INFO"], int(status.split(maxsplit=1)[0])] += 1
+            return start_response(status, *rest)
+
+        return application(environ, start)
+
+    monkeypatch.setattr(tier.app, "wsgi_app", counting)
+    return answers
 
 
 def test_markup_in_names_is_shown_as_text(site: ServedWebTier, page: Page, tmp_path: Path) -> None:
@@ -104,29 +134,33 @@ def test_markup_in_names_is_shown_as_text(site: ServedWebTier, page: Page, tmp_p
         assert dialogs == [], path
 
 
+@pytest.mark.parametrize("secured", [False, True], ids=["open", "signed in"])
 def test_page_of_another_origin_changes_nothing(
-    filled_site: ServedWebTier, arguments: dict[str, str], hostile: Page
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, str],
+    tab: Page,
+    hostile_url: str,
+    *,
+    secured: bool,
 ) -> None:
     """By a form, by a script that does not read the answer, or by one with the headers of our scripts."""
-    targets = [
-        (f"{filled_site.url}{route.path}", method)
-        for route in page_routes(filled_site.tier.app, arguments)
-        for method in route.unsafe
-    ]
-    answers: Counter[tuple[str, str, int]] = Counter()
-
-    def count(response: Response) -> None:
-        answers[response.url, response.request.method, response.status] += 1
-
-    hostile.context.on("response", count)
-    before = state(filled_site.tier)
-    for url, method in targets:
-        hostile.evaluate(_FETCHES, [url, method])
-        if method == "POST":
-            hostile.evaluate(_FORM, url)
-    assert state(filled_site.tier) == before
-    posts = {(url, method, 403): 2 for url, method in targets if method == "POST"}
-    assert {each: number for each, number in answers.items() if each[1] not in {"OPTIONS", "GET"}} == posts
+    site: ServedWebTier = request.getfixturevalue("secured_site" if secured else "filled_site")
+    if secured:
+        sign_in(tab, site.url, request.getfixturevalue("keys").texts[Scope.ADMIN])
+    tab.goto(hostile_url)
+    targets = [route for route in page_routes(site.tier.app, arguments) if route.unsafe]
+    answers = count_answers(site.tier, monkeypatch)
+    before = state(site.tier)
+    for route in targets:
+        url = f"{site.url}{route.path}"
+        for method in route.unsafe:
+            tab.evaluate(_FETCHES, [url, method])
+        if "POST" in route.unsafe:
+            tab.evaluate(_FORM, url)
+    assert state(site.tier) == before
+    # Scripts with other methods, or with headers of ours, may not even ask.
+    assert answers == {(route.path, 403): 2 for route in targets if "POST" in route.unsafe}
 
 
 _FETCHES = """async ([url, method]) => {
@@ -139,8 +173,7 @@ _FETCHES = """async ([url, method]) => {
 }"""
 
 _FORM = """async (url) => {
-  const frame = document.body.appendChild(document.createElement("iframe"));
-  frame.name = "target";
+  const frame = document.body.appendChild(Object.assign(document.createElement("iframe"), { name: "target" }));
   const form = document.body.appendChild(document.createElement("form"));
   Object.assign(form, { method: "post", action: url, target: "target", enctype: "multipart/form-data" });
   form.append(Object.assign(document.createElement("input"), { name: "name", value: "Hacked" }));
@@ -162,13 +195,16 @@ def test_opening_a_page_changes_nothing(filled_site: ServedWebTier, arguments: d
     assert state(filled_site.tier) == before
 
 
-def test_page_cannot_be_framed(filled_site: ServedWebTier, arguments: dict[str, str], hostile: Page) -> None:
+def test_page_cannot_be_framed(
+    filled_site: ServedWebTier, arguments: dict[str, str], tab: Page, hostile_url: str
+) -> None:
     """A reader who is made to click cannot click on us."""
     paths = page_paths(filled_site, arguments)
     assert paths
+    tab.goto(hostile_url)
     for path in paths.values():
-        with hostile.expect_event("requestfailed") as failed:
-            hostile.evaluate(_FRAME, f"{filled_site.url}{path}")
+        with tab.expect_event("requestfailed") as failed:
+            tab.evaluate(_FRAME, f"{filled_site.url}{path}")
         assert (failed.value.url, failed.value.failure) == (f"{filled_site.url}{path}", "net::ERR_BLOCKED_BY_RESPONSE")
 
 
@@ -207,5 +243,77 @@ def test_photo_is_never_a_page(site: ServedWebTier, tmp_path: Path) -> None:
         if not answer.headers["Content-Type"].startswith("text/html")
     }
     for path, headers in files.items():
-        assert re.match(r"(image/(jpeg|png|webp)|application/(json|jsonl|pdf)|text/csv)\b", headers["Content-Type"])
+        assert not re.search("html|svg|xml|script", headers["Content-Type"]), path
         assert headers["X-Content-Type-Options"] == "nosniff", path
+
+
+def test_change_needs_the_token_of_the_session(
+    secured_site: ServedWebTier, keys: SiteKeys, arguments: dict[str, str], tab: Page
+) -> None:
+    """Even from our own address: without it nothing is changed, with it every route can be used."""
+    sign_in(tab, secured_site.url, keys.texts[Scope.ADMIN])
+    targets = {route.path: route for route in page_routes(secured_site.tier.app, arguments) if route.unsafe}
+    before = state(secured_site.tier)
+    for headers in ({}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "A" * 43}):
+        answers = {path: tab.evaluate(_POST, [path, headers]) for path in targets if not path.startswith("/sign-in")}
+        assert answers == dict.fromkeys(answers, 403)
+    assert state(secured_site.tier) == before
+    token = tab.locator("meta[name=csrf-token]").get_attribute("content")
+    used = [tab.evaluate(_POST, [path, {"X-CSRF-Token": token}]) for path in answers if path != "/sign-out"]
+    assert not {401, 403, 500} & set(used)
+    assert tab.evaluate(_POST, ["/sign-out", {"X-CSRF-Token": token}]) == 200
+    assert not secured_site.tier.sessions._sessions
+
+
+_POST = """([path, headers]) => fetch(path, { method: "POST", headers, body: new FormData() })
+  .then((response) => response.status)"""
+
+
+def test_cookie_of_the_session_is_out_of_reach(secured_site: ServedWebTier, keys: SiteKeys, page: Page) -> None:
+    """Of scripts, of requests from other sites, and of a later day; the key itself is kept nowhere."""
+    sign_in(page, secured_site.url, keys.texts[Scope.ADMIN])
+    [cookie] = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"], cookie["domain"]) == (True, "Lax", "/", "127.0.0.1")
+    assert cookie["expires"] - time.time() < timedelta(hours=12).total_seconds() + 60
+    assert page.evaluate("document.cookie") == ""
+    kept = page.content() + page.url + page.evaluate("JSON.stringify([localStorage, sessionStorage, window.name])")
+    assert cookie["value"] not in kept
+    assert keys.texts[Scope.ADMIN].rpartition("_")[2] not in kept + cookie["value"]
+
+
+def test_sign_in_ends_the_session_that_another_has_put_into_the_browser(
+    secured_site: ServedWebTier, keys: SiteKeys, tab: Page
+) -> None:
+    """Otherwise its owner could use the pages as the person who signs in."""
+    sign_in(tab, secured_site.url, keys.texts[Scope.RECOGNISE])
+    [planted] = tab.context.cookies()
+    sign_in(tab, secured_site.url, keys.texts[Scope.ADMIN])
+    [cookie] = tab.context.cookies()
+    assert cookie["value"] != planted["value"]
+    tab.context.clear_cookies()
+    tab.context.add_cookies([{"name": planted["name"], "value": planted["value"], "url": secured_site.url}])
+    tab.goto(f"{secured_site.url}/people")
+    assert urlsplit(tab.url).path == "/sign-in"
+
+
+ELSEWHERE = (
+    "https://evil.example/",
+    "//evil.example/",
+    "/\\evil.example/",
+    "\\\\evil.example",
+    "/\t/evil.example",
+    "javascript:alert(1)",
+    "http:evil.example",
+    "/people\r\nLocation: https://evil.example/",
+)
+
+
+def test_sign_in_leads_to_our_own_pages_only(secured_site: ServedWebTier, keys: SiteKeys, tab: Page) -> None:
+    """Whatever the address of the sign-in says."""
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("dialog", lambda dialog: asked.append(f"dialog {dialog.message}"))
+    for following in ELSEWHERE:
+        sign_in(tab, secured_site.url, keys.texts[Scope.ADMIN], following=following)
+        assert tab.url == f"{secured_site.url}/", following
+    assert all(url.startswith(f"{secured_site.url}/") for url in asked), asked

@@ -3,8 +3,9 @@
 from playwright.sync_api import Page, expect
 
 from facerec.api_keys import Scope
-from tests.browser.conftest import CheckAccessible, SiteKeys
+from tests.browser.conftest import CheckAccessible
 from tests.support.browser import Watch
+from tests.support.sample_site import SiteKeys
 from tests.support.served_web_tier import ServedWebTier
 
 HOSTILE = '<!doctype html><title>hostile</title><form method="post"><input name="key" value="frk_"></form>'

@@ -4,10 +4,15 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID, uuid4
 
+from playwright.sync_api import Page
+
+from facerec.api_keys import Scope, issue, revoked
 from facerec.client import Client
 from facerec.gallery.receipt_signing import SigningKey
 from facerec.job_records import Job, JobStatus
@@ -19,6 +24,8 @@ from facerec.ports import ApiKeys
 from facerec.settings import Settings
 from facerec.settings.resources import ErasureSettings
 from facerec.settings.tiers import UnknownSettings
+from facerec.web.pages.texts import text
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.portraits import portrait
 from tests.fakes.web_tier import FakeWebTier
 from tests.support.served_web_tier import ServedWebTier, serve_web_tier
@@ -47,6 +54,32 @@ def serve_site(keys: ApiKeys | None = None) -> Iterator[ServedWebTier]:
                 web.tier.feeder.stop()
 
 
+@dataclass(frozen=True)
+class SiteKeys:
+    """The API keys of a site: one of each scope."""
+
+    store: InMemoryApiKeys
+    texts: dict[Scope, str]
+    """What their owners present."""
+    ids: dict[Scope, str]
+
+    def revoke(self, scope: Scope) -> None:
+        """Revoke the key of this scope."""
+        key = self.store.get(self.ids[scope])
+        assert key is not None
+        self.store.put(revoked(key, datetime.now(UTC)))
+
+
+def make_keys() -> SiteKeys:
+    """Make a key of each scope."""
+    issued = {scope: issue(f"client with {scope}", [scope], now=datetime.now(UTC)) for scope in Scope}
+    return SiteKeys(
+        InMemoryApiKeys(*(key for key, _ in issued.values())),
+        {scope: token.reveal() for scope, (_, token) in issued.items()},
+        {scope: key.key_id for scope, (key, _) in issued.items()},
+    )
+
+
 def fill(web: ServedWebTier, folder: Path, key: str | None = None) -> None:
     """Add people, two of whom look alike, unknown people, a job that has ended, and the record of one that runs.
 
@@ -72,11 +105,22 @@ def fill(web: ServedWebTier, folder: Path, key: str | None = None) -> None:
     web.tier.jobs.create(_running(ended))
 
 
+def sign_in(page: Page, url: str, key: str, *, following: str = "/") -> None:
+    """Have the browser of a page sign in to a site with a key, and open what follows."""
+    page.goto(f"{url}/sign-in?{urlencode({'next': following})}")
+    page.get_by_label(text("sign_in.key"), exact=True).fill(key)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda address: urlsplit(address).path != "/sign-in")
+
+
 def sample_arguments(
-    web: ServedWebTier, person: str = "Ada Lovelace", *, filename: str = "probe.jpg", key: str | None = None
+    web: ServedWebTier, person: str = "Ada Lovelace", *, filename: str = "probe.jpg"
 ) -> dict[str, str]:
-    """A value for each argument in the address of a page of a filled site; a result, a merge and an erasure are new."""
-    with Client(web.url, key) as client:
+    """A value for each argument in the address of a page of a filled site without keys.
+
+    A result, a check of a photo, a merge and an erasure are new.
+    """
+    with Client(web.url) as client:
         merged, erased = f"Also {person}", f"Formerly {person}"
         for name in (merged, erased):
             client.photos.add(name, portrait(name))
