@@ -72,6 +72,7 @@ def test_photos_are_checked_before_they_are_enrolled(
     expect(card(page, "pasted.jpg")).to_contain_text("Good photo")
     expect(card(page, "blurred.jpg")).to_contain_text("Poor quality: blurred")
     expect(card(page, "alike.jpg")).to_contain_text(f"Yes, add the photo to {GRACE}")
+    assert card(page, "alike.jpg").locator(".enrol-alike img").evaluate("face => face.decode().then(() => true)")
     expect(card(page, "group.jpg")).to_contain_text("2 faces")
     expect(card(page, "landscape.jpg")).to_contain_text("no face found")
     expect(card(page, "ada.jpg")).to_contain_text(f"This photo is enrolled for {ADA}")
