@@ -27,7 +27,10 @@ def main() -> None:
     """Start the system, enrol the sample people, and take the picture."""
     target = Path(sys.argv[1])
     environ = {"FACEREC_MODEL__DIR": str(CHECKOUT / ".cache" / "model")}
-    with tempfile.TemporaryDirectory() as state, LocalSystem(Path(state), environ=environ) as system:
+    with (
+        tempfile.TemporaryDirectory() as state,
+        LocalSystem(Path(state), environ=environ, start_timeout_seconds=300) as system,
+    ):
         system.run("enrol", "--folder", str(EXAMPLES / "gallery"))
         with chromium() as browser, watched(browser, system.url, viewport=SIZE) as (page, watch):
             picture = _recognise(page)
