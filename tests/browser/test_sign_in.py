@@ -127,6 +127,7 @@ def test_page_of_another_origin_cannot_use_the_session(
             hostile.evaluate(
                 "(url) => { document.forms[0].action = url; document.forms[0].submit(); }", f"{secured_site.url}{path}"
             )
+        hostile.wait_for_url(f"{secured_site.url}{path}")
         assert refused.value.status == 403
         assert "facerec_session=" in refused.value.request.all_headers()["cookie"]
         hostile.goto("http://127.0.0.1:9/")
