@@ -28,7 +28,7 @@ def text(key: str, **values: object) -> str:
 
 def markup(key: str, **values: object) -> Markup:
     """Return a text as part of a page, with its values escaped unless they are markup; as `text` otherwise."""
-    return Markup(escape(_form(key, values))).format_map(values)  # noqa: S704 - it is escaped
+    return escape(_form(key, values)).format_map(values)
 
 
 class Number(int):
