@@ -19,6 +19,9 @@ from facerec.text import JOINERS, is_text
 
 MAX_IDENTITY_LENGTH = 128
 
+_MAX_WRITTEN = 10 * MAX_IDENTITY_LENGTH
+"""Before it is cleaned: the time of that grows with the square of the length, and a body can hold megabytes."""
+
 _IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
@@ -59,6 +62,8 @@ def valid_identity(name: str, *, exact: bool = False) -> str:
     and without `exact` several are one. Raises `InvalidName` for an empty name, more than 128 characters, line breaks,
     control characters and marks of direction, and the two words that an answer uses for no person.
     """
+    if len(name) > _MAX_WRITTEN:
+        raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(name)}")
     identity = unicodedata.normalize("NFC", name).strip()
     if not all(is_text(c) or c in JOINERS for c in identity):
         raise InvalidName(f"the name {identity!r} holds control or invisible characters")

@@ -33,6 +33,9 @@ POLICY = (
 )
 """The content security policy of the pages; `blob:` is a photo that was chosen, before it is sent."""
 
+_FORM_BYTES = 32_000
+"""The most bytes of a form without a photo; routes that take photos allow more in their turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -64,6 +67,7 @@ def prepare(app: Flask, services: ApiServices) -> None:
 def view_blueprint(name: str, import_name: str, url_prefix: str | None = None) -> Blueprint:
     """Make the blueprint of a view; the errors of the services become pages."""
     web = Blueprint(f"page_{name}", import_name, url_prefix=url_prefix, template_folder="templates")
+    web.before_request(_limit_form)
     for error, status in NAME_ERRORS.items():
         web.register_error_handler(error, lambda exc, status=status: error_page(status, str(exc)))
     for outage in OUTAGES:
@@ -78,8 +82,8 @@ def render(template: str, status: int = 200, headers: Mapping[str, str] | None =
 
 
 def link(endpoint: str, **values: Any) -> str:
-    """Return the address of a page route, in the collection that this page's address names."""
-    if named := request.args.get("collection"):
+    """Return the address of a page route, in the collection that this page's address names, unless it was refused."""
+    if (named := request.args.get("collection")) and "collection_refused" not in g:
         values.setdefault("collection", named)
     return url_for(endpoint, **values)
 
@@ -91,11 +95,17 @@ def page_collection(services: ApiServices) -> str:
     try:
         collection = CollectionQuery(collection=named).collection if named else None
     except ValidationError as exc:
-        abort(error_page(400, problems(exc)))
+        abort(_refused(400, problems(exc)))
     chosen = collection or own_collection(key)
     if not may_use_or_owns(key, chosen, services.collections):
-        abort(error_page(403, f"this API key may not use the collection {chosen}"))
+        abort(_refused(403, f"this API key may not use the collection {chosen}"))
     return chosen
+
+
+def _refused(status: int, sentence: str) -> Response:
+    """Make the error of a collection; its links lead out of it."""
+    g.collection_refused = True
+    return error_page(status, sentence)
 
 
 def is_fragment() -> bool:
@@ -109,6 +119,10 @@ def error_page(status: int, sentence: str, *, retry_after_seconds: int | None = 
     if is_fragment():
         return Response(sentence, status, headers, content_type="text/plain; charset=utf-8")
     return render("error.html", status, headers, code=status, reason=HTTPStatus(status).phrase, sentence=sentence)
+
+
+def _limit_form() -> None:
+    request.max_content_length = _FORM_BYTES
 
 
 def _unavailable(exc: FacerecError) -> Response:

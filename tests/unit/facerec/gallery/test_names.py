@@ -91,6 +91,13 @@ def test_names_that_break_an_answer_are_refused(name: str, says: str, *, exact: 
         valid_identity(name, exact=exact)
 
 
+def test_text_of_a_megabyte_is_refused_before_it_is_cleaned() -> None:
+    """Cleaning it would keep a process busy for minutes."""
+    for text in ("\u00e9" + "\u200c" * 1_000_000 + "x", "Ada" + "\u200d" * 1_000_000):
+        with pytest.raises(InvalidName, match="128 characters at most"):
+            valid_identity(text)
+
+
 @pytest.mark.parametrize("mark", UNSEEN + BLANKS)
 @pytest.mark.parametrize("word", ["Unknown", "No-Face"])
 @pytest.mark.parametrize("exact", [False, True])

@@ -3,13 +3,16 @@
 import hashlib
 import re
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from facerec.api_keys import Scope, issue
 from facerec.settings import Settings
 from facerec.web.pages import texts
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import FakeWebTier
 
 PAGES = Path(texts.__file__).parent
@@ -110,6 +113,29 @@ def test_error_of_a_fragment_is_its_sentence(client: FlaskClient) -> None:
     assert (response.status_code, response.mimetype) == (400, "text/plain")
     assert "collection" in response.text
     assert client.get("/people?collection=A%20B").mimetype == "text/html"
+
+
+def test_page_of_a_refused_collection_leads_out_of_it(client: FlaskClient) -> None:
+    """Otherwise each of its links would be refused, too."""
+    refused = client.get("/people?collection=A%20B")
+    assert refused.status_code == 400
+    assert 'href="/jobs"' in refused.text
+    assert "?collection=" not in refused.text
+    key, token = issue("client", [Scope.ENROL], now=datetime.now(UTC), collection="staff")
+    tier = FakeWebTier(keys=InMemoryApiKeys(key))
+    signed_in = tier.app.test_client()
+    tier.sign_in(signed_in, token)
+    denied = signed_in.get("/people?collection=guests")
+    assert denied.status_code == 403
+    assert 'href="/people"' in denied.text
+    assert "?collection=" not in denied.text
+
+
+@pytest.mark.parametrize("path", ["/people/Ada/rename", "/people/enrol/save", "/people/not"])
+def test_form_without_a_photo_is_small(client: FlaskClient, path: str) -> None:
+    """Since it is read without a turn: a thousand large ones at once would fill the memory."""
+    form = {"name": "Ada", "file": (BytesIO(b"x" * 1_000_000), "large.jpg")}
+    assert client.post(path, data=form).status_code == 413
 
 
 def test_navigation_has_unknown_people_only_where_they_are_kept(client: FlaskClient) -> None:

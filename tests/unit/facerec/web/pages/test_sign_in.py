@@ -75,6 +75,15 @@ def test_page_leads_to_the_sign_in_and_back(site: Site) -> None:
     ]
 
 
+@pytest.mark.parametrize("path", ["/people/Ada%20Lovelace", "/people/50%25%3F?collection=staff", "/people/a%2F..%2Fb"])
+def test_sign_in_leads_back_to_a_page_with_a_name_in_its_address(site: Site, path: str) -> None:
+    """Escaped as the browser had it."""
+    client = site.client()
+    form = client.get(client.get(path).headers["Location"]).text
+    assert f'name="next" value="{path}"' in form
+    assert site.sign_in(client, following=path).headers["Location"] == path
+
+
 def test_cookie_over_https_is_secure_and_bound_to_the_host() -> None:
     """Behind a trusted proxy, which says that the browser speaks HTTPS."""
     site = Site(trusted_proxies=1)
