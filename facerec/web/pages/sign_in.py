@@ -100,9 +100,8 @@ def _read_form() -> tuple[str, str]:
 def _opened_path() -> str:
     """Return the path of the page that the person has open."""
     if not is_fragment():
-        return (
-            own_path(request.environ.get("REQUEST_URI", "/")) if request.method == "GET" else "/"
-        )  # escaped, as it was asked
+        asked = request.environ.get("REQUEST_URI", "/")  # escaped, as the browser has it
+        return own_path(asked) if request.method == "GET" else "/"
     opened = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
     return own_path(opened.path + (f"?{opened.query}" if opened.query else ""))
 

@@ -1,5 +1,6 @@
 """Sign-in and sign-out: a key becomes a session of a browser, and the way there and back."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -201,6 +202,16 @@ def test_refusal_names_the_missing_scope_and_who_can_give_it(site: Site) -> None
     assert (start.status_code, start.headers["Location"]) == (303, "/people")
     said = client.get("/fleet", headers=FRAGMENT)
     assert (said.status_code, said.mimetype) == (403, "text/plain")
+
+
+@pytest.mark.parametrize("path", ["/", "/people", "/jobs", "/fleet"])
+def test_each_link_of_a_view_opens_with_the_session(site: Site, path: str) -> None:
+    """A browser cannot send the key that an API asks for."""
+    client = site.client()
+    site.sign_in(client)
+    links = set(re.findall(r'<a [^>]*href="(/[^"]*)"', client.get(path).text))
+    assert len(links) > 4
+    assert {link: client.get(link, follow_redirects=True).status_code for link in links} == dict.fromkeys(links, 200)
 
 
 def test_sign_out_ends_the_session_and_clears_what_the_browser_keeps(site: Site) -> None:
