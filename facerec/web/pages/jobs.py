@@ -18,6 +18,7 @@ from facerec.message_base import problems
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.jobs import JobQuery
 from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.collections import own_collection
 from facerec.web.jobs.calls import JobCalls
 from facerec.web.jobs.intake import JobRefused
 from facerec.web.pages.layout import error_page, link, page_collection, render, view_blueprint
@@ -113,6 +114,7 @@ def group_of(file: JobFile) -> str:
 def _page(jobs: JobCalls, job: Job) -> Response:
     """Render the page of a job, with the files after one and of one group, as its address says."""
     group, after = request.args.get("outcome", ""), _after()
+    shown = request.args.get("collection") or own_collection(presented_key())
     polled = "rows" in request.args and not job.status.ended
     found = [] if polled else list(islice(_files(jobs, job, group, after), ROWS + 1))
     more = len(found) > ROWS
@@ -126,6 +128,8 @@ def _page(jobs: JobCalls, job: Job) -> Response:
         rows_stay=bool(polled or more or group),
         next_after=found[ROWS - 1].index if more else None,
         links_people="enrol" in _operations(),
+        # The list has the jobs of all collections that the key may use.
+        elsewhere={} if job.collection == shown else {"collection": job.collection},
     )
 
 

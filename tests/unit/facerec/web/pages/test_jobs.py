@@ -120,6 +120,15 @@ def test_files_are_paged_and_filtered(tier: FakeWebTier, client: FlaskClient) ->
     assert client.get(f"{path}?after=x").status_code == 400
 
 
+def test_person_of_a_job_is_looked_for_in_its_collection(tier: FakeWebTier, client: FlaskClient) -> None:
+    """The list of jobs has those of other collections, too."""
+    job = _job(tier, _rows(1), collection="staff")
+    [link] = re.findall(r'<a href="(/people[^"]*)">Ada</a>', client.get(f"/jobs/{job.job_id}").text)
+    assert link == "/people?q=Ada&amp;collection=staff"
+    job = _job(tier, _rows(1))
+    assert '<a href="/people?q=Ada">Ada</a>' in client.get(f"/jobs/{job.job_id}").text
+
+
 def test_running_job_is_read_again_and_an_ended_one_is_not(tier: FakeWebTier, client: FlaskClient) -> None:
     """On its own page and in the list; a full page of files is not read again with it."""
     few = _job(tier, _rows(3), counts={"done": 3}, outcomes={"match": 3})
