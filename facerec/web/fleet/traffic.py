@@ -5,7 +5,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from facerec.background import BackgroundThread, OutageLog
@@ -81,9 +81,9 @@ class Traffic:
         return [added_up(group) for group in groups.values()]
 
     def latest(self, seconds: float) -> TrafficSample | None:
-        """Return the last samples added up, those of so many seconds; None before the first one."""
+        """Return the last samples added up, those of so many seconds, with the uploads that wait now; None without."""
         found = [sample for sample in list(self._samples) if sample.at > self._now() - seconds]
-        return added_up(found) if found else None
+        return replace(added_up(found), waiting=found[-1].waiting) if found else None
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(SAMPLE_SECONDS):

@@ -58,6 +58,7 @@ def test_sample_is_what_happened_since_the_last_one() -> None:
     uploads.end(waits(b4=10), waiting=3)
     clock.now += 5
     traffic.sample()
+    uploads.end(waits())  # now nobody waits any more
     clock.now += 5
     traffic.sample()
     first, second = traffic.samples(0)
@@ -66,7 +67,7 @@ def test_sample_is_what_happened_since_the_last_one() -> None:
     assert (second.answers_per_second, second.wait_seconds(0.5)) == (0.0, None)
     latest = traffic.latest(60)
     assert latest is not None
-    assert (latest.answers_per_second, latest.seconds) == (1.0, 10.0)
+    assert (latest.answers_per_second, latest.seconds, latest.waiting) == (1.0, 10.0, 0)
 
 
 def test_traffic_keeps_an_hour_in_200_points() -> None:
