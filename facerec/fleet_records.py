@@ -5,6 +5,9 @@ from dataclasses import dataclass
 HISTORY_PARTITIONS = "record#"
 """What the keys of the history's partitions in the fleet's table begin with."""
 
+SILENT_SECONDS = 30.0
+"""There is a record every ten seconds while there is work or an instance: after a longer gap nothing is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
@@ -55,3 +58,7 @@ class RoundRecord:
     def idle(self) -> bool:
         """Whether there is neither work nor an instance: after such a record there may be none for long."""
         return not (self.visible or self.in_flight or self.needed or self.active)
+
+    def tells(self, moment: float) -> bool:
+        """Whether it still tells what is at a later moment, if there is no other record between."""
+        return self.idle or moment - self.at <= SILENT_SECONDS

@@ -20,7 +20,7 @@ from autoscale.policy import Policy
 from autoscale.reconcile_result import ranges
 from autoscale.simulator.run import Run, percentile
 from autoscale.simulator.scenario import Trace
-from facerec.fleet_records import RoundRecord
+from facerec.fleet_records import SILENT_SECONDS, RoundRecord
 
 # Distinct for colour-blind readers, too (Okabe and Ito), and by strokes.
 _BLUE, _ORANGE, _GREEN, _YELLOW, _PINK, _INK = "#0072B2", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#222222"
@@ -30,8 +30,6 @@ _LOOKS = {
     "keda": (_GREEN, "-.", 1.2),
     "target-tracking": (_PINK, (0, (3, 1, 1, 1, 1, 1)), 1.2),
 }
-_SILENT_SECONDS = 30.0
-"""There is a record every ten seconds while anything runs: in a longer gap nothing was known."""
 _APART = 0.022
 """Marks that are closer than this share of the width become one."""
 _LISTED = 14
@@ -73,8 +71,8 @@ class Series:
         self.times: list[float] = []
         for record, following in zip(records, [*(r.at for r in records[1:]), until], strict=True):
             self._add(record.at, record)
-            if following - record.at > _SILENT_SECONDS and not record.idle:
-                self._add(record.at + _SILENT_SECONDS, None)
+            if not record.tells(following):
+                self._add(record.at + SILENT_SECONDS, None)
         self._add(max(until, records[-1].at), self._records[-1])
 
     def _add(self, at: float, record: RoundRecord | None) -> None:

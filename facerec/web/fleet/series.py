@@ -5,11 +5,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from facerec.fleet_records import QueueDepth, RoundRecord
+from facerec.fleet_records import SILENT_SECONDS, QueueDepth, RoundRecord
 
 BUCKETS = 200
-SILENT_SECONDS = 30.0
-"""There is a record every ten seconds while there is work or an instance: after a longer gap nothing is known."""
 DECISIONS = 15
 
 QUEUE = ("visible", "in_flight")
@@ -88,15 +86,15 @@ class RecordSeries:
         """Return the peaks of up to 200 intervals, each with its last record, and where nothing is known."""
         start = now - self.seconds
         spans = [(bucket.points(), bucket.last) for bucket in self._buckets.values()]
-        if self._before is not None and _holds(self._before, start):
+        if self._before is not None and self._before.tells(start):
             spans.insert(0, ([(start, _counts(self._before))], self._before))
         points: list[Point] = []
         ends = [*(span[0][0] for span, _ in spans[1:]), now]
         for (span, last), end in zip(spans, ends, strict=True) if spans else ():
             points += span
-            if not _holds(last, end):
+            if not last.tells(end):
                 points.append((max(last.at + SILENT_SECONDS, start), None))
-        if spans and _holds(spans[-1][1], now):
+        if spans and spans[-1][1].tells(now):
             points.append((now, _counts(spans[-1][1])))
         return points
 
@@ -139,8 +137,3 @@ def columns(points: Sequence[Point], names: Sequence[str]) -> Columns:
 
 def _counts(record: RoundRecord) -> Counts:
     return {name: getattr(record, name) for name in (*QUEUE, *INSTANCES)}
-
-
-def _holds(record: RoundRecord, moment: float) -> bool:
-    """Whether the record still tells what is at a later moment, if there is no other one between."""
-    return record.idle or moment - record.at <= SILENT_SECONDS

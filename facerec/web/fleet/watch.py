@@ -13,7 +13,6 @@ from facerec.ports import FleetHistory
 from facerec.web.fleet.series import (
     INSTANCES,
     QUEUE,
-    SILENT_SECONDS,
     Columns,
     Point,
     RecordSeries,
@@ -50,9 +49,7 @@ class FleetNow:
     @property
     def fleet(self) -> RoundRecord | None:
         """The newest record if it tells the present, which it does while work is recorded, or since there is none."""
-        if not isinstance(self.record, RoundRecord):
-            return None
-        return self.record if self.record.idle or self.at - self.record.at <= SILENT_SECONDS else None
+        return self.record if isinstance(self.record, RoundRecord) and self.record.tells(self.at) else None
 
 
 @dataclass(frozen=True, slots=True)
