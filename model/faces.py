@@ -14,7 +14,7 @@ Landmarks = tuple[tuple[float, float], ...]
 
 
 class PictureToEnrol(bytes):
-    """A picture whose faces are to be enrolled: each comes with a thumbnail. Else it is as any other picture."""
+    """A picture whose faces are to be enrolled: each comes with a thumbnail. Otherwise it is like any other picture."""
 
     __slots__ = ()
 

@@ -36,7 +36,7 @@ _NEEDED = "_facerec_scope"
 _SIGNED_FOR = "_facerec_signed_for"
 _PAGE = "_facerec_page"
 View = TypeVar("View", bound=Callable[..., Any])
-ErrorResponse = Callable[["Denial"], Response]
+ErrorResponse = Callable[[Denial], Response]
 
 
 class AccessControl:

@@ -13,7 +13,6 @@ MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 NO_SESSION = "no_session"
 """The reason of a denial for a browser that has not signed in."""
 
-
 SCOPE = "scope"
 """The reason of a denial for a key that lacks the scope of a view."""
 

@@ -13,20 +13,15 @@ from facerec.gallery.people import NoSuchPerson, Person
 from facerec.messages import Outcome, RecognitionResult, Refusal
 from facerec.object_keys import input_key
 from facerec.operations import CheckEnrolment
-from facerec.stored_results import result_of_request
 from facerec.web.api.services import ApiServices
-from facerec.web.api.v1.photo_requests import REFUSAL_STATUS, ask, earlier_photo, read_photo
+from facerec.web.api.v1.photo_requests import REFUSAL_STATUS, ask, earlier_photo, own_result, read_photo
 from facerec.web.asking import Answer
-from facerec.web.auth.access import needs, presented_key
-from facerec.web.auth.request_ids import may_read
+from facerec.web.auth.access import needs
 from facerec.web.forms import Photo
-from facerec.web.pages.layout import error_page, page_collection, render, view_blueprint
+from facerec.web.pages.layout import CAMERA, error_page, page_collection, render, view_blueprint
 from facerec.web.pages.texts import text
-from facerec.web.pages.verdicts import Verdict, verdict
+from facerec.web.pages.verdicts import verdict
 from facerec.web.results import photo_response
-
-CAMERA = {"Permissions-Policy": "camera=(self), geolocation=(), microphone=()"}
-"""The header of a page that may use the camera."""
 
 _SUGGESTED = 8
 _FORM = "application/x-www-form-urlencoded"
@@ -137,11 +132,10 @@ def _save(services: ApiServices, collection: str) -> Response:
 
 def _checked(services: ApiServices, request_id: UUID | None) -> RecognitionResult:
     """Return the result of a check of this key; ends the request with 404 if there is none."""
-    if request_id is not None and may_read(presented_key(), request_id):
-        result = result_of_request(services.store, services.settings.output_bucket, request_id)
-        if result is not None and result.operation == "check_enrolment":
-            return result
-    return abort(error_page(404, text("enrol.no_check")))
+    result = None if request_id is None else own_result(services, request_id)
+    if result is None or result.operation != "check_enrolment":
+        abort(error_page(404, text("enrol.no_check")))
+    return result
 
 
 def answered(asked: tuple[UUID, Answer]) -> RecognitionResult:
@@ -165,14 +159,13 @@ def earlier(services: ApiServices, request_id: str) -> Callable[[int], list[Phot
 
 def earlier_file(services: ApiServices, request_id: UUID) -> Response:
     """Make the response with the photo of an earlier request of this key."""
-    settings, missing = services.settings, partial(error_page, 404, text("enrol.photo_gone"))
-    if not may_read(presented_key(), request_id):
-        return missing()
-    result = result_of_request(services.store, settings.output_bucket, request_id)
+    missing = partial(error_page, 404, text("enrol.photo_gone"))
+    result = own_result(services, request_id)
     if result is None:
         return missing()
+    key = input_key(request_id, result.filename)
     try:
-        response = photo_response(services.store.get(settings.input_bucket, input_key(request_id, result.filename)))
+        response = photo_response(services.store.get(services.settings.input_bucket, key))
     except ObjectMissing:
         return missing()
     response.headers["Cache-Control"] = "private, max-age=600"
@@ -180,6 +173,6 @@ def earlier_file(services: ApiServices, request_id: UUID) -> Response:
 
 
 def _judged(result: RecognitionResult, name: str, number: int | None) -> Response:
-    judged: Verdict = verdict(result, name, number)
+    judged = verdict(result, name, number)
     headers = {"X-Request-Id": str(result.request_id)}
     return render("enrol_photo.html", headers=headers, result=result, judged=judged, name=name.strip())

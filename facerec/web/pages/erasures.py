@@ -37,9 +37,9 @@ def blueprint(services: ApiServices) -> Blueprint:
         record = _known(services, erasure_id)
         if swapped() != "ledger":
             return render_erasure(services, record)
-        if request.args.get("seen") == state_of(record):
+        if request.args.get("seen") == _state_of(record):
             return Response(status=204)
-        return render("erasure_ledger.html", record=record, state=state_of(record), begun=False, refreshed=True)
+        return render("erasure_ledger.html", record=record, state=_state_of(record), begun=False, refreshed=True)
 
     @web.get("/<erasure_id>/receipt")
     @needs(Scope.ENROL, page=True)
@@ -49,7 +49,7 @@ def blueprint(services: ApiServices) -> Blueprint:
             signed = signed_receipt(services, record)
         except NoReceipt as exc:
             return error_page(exc.status, str(exc), retry_after_seconds=exc.retry_after_seconds)
-        name = {"Content-Disposition": f'attachment; filename="{receipt_name(record)}"'}
+        name = {"Content-Disposition": f'attachment; filename="{_receipt_name(record)}"'}
         return Response(signed.model_dump_json(), headers=name, content_type="application/json")
 
     return web
@@ -65,8 +65,8 @@ def render_erasure(
         "erasure.html",
         headers=moved,
         record=record,
-        state=state_of(record),
-        receipt_name=receipt_name(record),
+        state=_state_of(record),
+        receipt_name=_receipt_name(record),
         signs=services.settings.erasure.signing_key is not None,
         subject_key=subject_key,
         name=name,
@@ -75,12 +75,12 @@ def render_erasure(
     )
 
 
-def state_of(record: ErasureRecord) -> str:
+def _state_of(record: ErasureRecord) -> str:
     """Return what changes whenever the ledger does."""
     return hashlib.sha256(record.to_json().encode()).hexdigest()[:16]
 
 
-def receipt_name(record: ErasureRecord) -> str:
+def _receipt_name(record: ErasureRecord) -> str:
     """Return the file name of a receipt."""
     return f"receipt-{record.erasure_id}.json"
 

@@ -11,12 +11,13 @@ from facerec.errors import FacerecError
 from facerec.fleet_records import RoundRecord
 from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import needs
+from facerec.web.fleet.series import BUCKETS
 from facerec.web.fleet.watch import RANGES
 from facerec.web.pages.layout import error_page, render, view_blueprint
 
-DEFAULT_RANGE = "1h"
-POLL_SECONDS = 3.0
-_POINTS = 200
+_DEFAULT_RANGE = "1h"
+_POLL_SECONDS = 3.0
+"""As in `fleet.js`."""
 
 
 def blueprint(services: ApiServices) -> Blueprint:
@@ -39,7 +40,7 @@ def blueprint(services: ApiServices) -> Blueprint:
     def series() -> Response:
         seconds = RANGES[_range()]
         # A chart of a week gets a new point every 50 minutes.
-        every_seconds = max(POLL_SECONDS, seconds / _POINTS)
+        every_seconds = max(_POLL_SECONDS, seconds / BUCKETS)
         return jsonify(every_seconds=every_seconds, **asdict(fleet.series(seconds)))
 
     def _present() -> dict[str, Any]:
@@ -60,7 +61,7 @@ def _moment(at: float) -> datetime:
 
 
 def _range() -> str:
-    chosen = request.args.get("range", DEFAULT_RANGE)
+    chosen = request.args.get("range", _DEFAULT_RANGE)
     if chosen not in RANGES:
         abort(error_page(400, f"the range is one of {', '.join(RANGES)}"))
     return chosen

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from facerec.api_keys import Scope
 from facerec.callbacks import CallbackRefused
-from facerec.gallery.names import InvalidName
 from facerec.job_records import FileStatus, Job, JobFile
 from facerec.jobs.report import CONTENT_TYPES, ReportFormat
 from facerec.jobs.zip_files import BadZip
@@ -21,7 +20,7 @@ from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import own_collection
 from facerec.web.jobs.calls import JobCalls
 from facerec.web.jobs.intake import JobRefused
-from facerec.web.pages.layout import error_page, link, page_collection, render, view_blueprint
+from facerec.web.pages.layout import error_page, link, may, page_collection, render, view_blueprint
 
 LISTED = 20
 ROWS = 100
@@ -85,7 +84,7 @@ def blueprint(services: ApiServices) -> Blueprint:
     web.register_error_handler(
         JobRefused, lambda exc: error_page(exc.status, str(exc), retry_after_seconds=exc.retry_after_seconds)
     )
-    for wrong in (BadZip, CallbackRefused, InvalidName):
+    for wrong in (BadZip, CallbackRefused):
         web.register_error_handler(wrong, lambda exc: error_page(400, str(exc)))
     return web
 
@@ -127,7 +126,7 @@ def _page(jobs: JobCalls, job: Job) -> Response:
         # Such rows stay as they are while the job goes on, so they are not read again until it has ended.
         rows_stay=bool(polled or more or group),
         next_after=found[ROWS - 1].index if more else None,
-        links_people="enrol" in _operations(),
+        links_people=may(Scope.ENROL),
         # The list has the jobs of all collections that the key may use.
         elsewhere={} if job.collection == shown else {"collection": job.collection},
     )
@@ -161,6 +160,5 @@ def _shown(job: Job, now: datetime) -> dict[str, Any]:
 
 def _operations() -> list[str]:
     """Return what the key may do with files."""
-    key = presented_key()
     scopes = {"recognise": Scope.RECOGNISE, "enrol": Scope.ENROL}
-    return [name for name, scope in scopes.items() if key is None or key.allows(scope)]
+    return [name for name, scope in scopes.items() if may(scope)]

@@ -33,6 +33,9 @@ POLICY = (
 )
 """The content security policy of the pages; `blob:` is a photo that was chosen, before it is sent."""
 
+CAMERA = {"Permissions-Policy": "camera=(self), geolocation=(), microphone=()"}
+"""The header of a page that may use the camera."""
+
 _FORM_BYTES = 32_000
 """The most bytes of a form without a photo; routes that take photos allow more in their turn."""
 
@@ -88,6 +91,12 @@ def link(endpoint: str, **values: Any) -> str:
     return url_for(endpoint, **values)
 
 
+def may(*scopes: Scope) -> bool:
+    """Whether the reader may use what needs one of these scopes."""
+    key = presented_key()
+    return key is None or any(map(key.allows, scopes))
+
+
 def page_collection(services: ApiServices) -> str:
     """Return the collection of a page: its key's, or the one that the address names, if the key may use it."""
     key = presented_key()
@@ -135,10 +144,5 @@ def _visible(services: ApiServices) -> list[View]:
     """Return the views that the key may use; none before it is known who asks."""
     if "key" not in g:
         return []
-    key = presented_key()
     kept = bool(services.settings.unknown.collections)
-    return [
-        view
-        for view in VIEWS
-        if (key is None or any(map(key.allows, view.scopes))) and (view.name != "unknown" or kept)
-    ]
+    return [view for view in VIEWS if may(*view.scopes) and (view.name != "unknown" or kept)]

@@ -9,7 +9,7 @@ from facerec.api_keys import Scope
 from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import own_collection
-from facerec.web.pages.layout import page_collection, render, view_blueprint
+from facerec.web.pages.layout import may, page_collection, render, view_blueprint
 from facerec.web.pages.paging import requested_part, swapped
 
 
@@ -34,7 +34,7 @@ def blueprint(services: ApiServices) -> Blueprint:
         page = services.persons.page(collection, search=search, start=part.start, limit=part.stop - part.start)
         values: dict[str, Any] = {"page": page, "part": part, "search": search, "collection": collection}
         if part.appended:
-            return render("people_more.html", **values)
+            return render("people_cards.html", **values)
         if swapped() == "people":
             return render("people_grid.html", **values)
         return render("people.html", **values, collections=_collections(services, collection))
@@ -51,7 +51,6 @@ def drawing(name: str) -> Drawing:
 
 def _collections(services: ApiServices, shown: str) -> list[str]:
     """Return the collections that the reader may choose from, with the one that is shown."""
-    key = presented_key()
-    if key is not None and not key.allows(Scope.ADMIN):
+    if not may(Scope.ADMIN):
         return [shown]
-    return sorted({shown, own_collection(key), *services.people.collections()})
+    return sorted({shown, own_collection(presented_key()), *services.people.collections()})

@@ -126,7 +126,7 @@ def render_person(
         "total": len(entries),
     }
     if part.appended:
-        return render("person_more.html", **values)
+        return render("person_photos.html", **values)
     # After an action the address is that of the person who is shown, who may have another name now.
     moved = {} if notice is None else {"HX-Replace-Url": link("page_person.index", name=person.name)}
     merges = [each for each in services.persons.merges(collection) if same_person(each.into, person.name)]

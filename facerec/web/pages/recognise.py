@@ -16,10 +16,10 @@ from facerec.web import replies
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json
 from facerec.web.api.v1.models import Result
-from facerec.web.api.v1.photo_requests import ask
+from facerec.web.api.v1.photo_requests import ask, own_result
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.request_ids import may_read
-from facerec.web.pages.layout import error_page, is_fragment, link, page_collection, render, view_blueprint
+from facerec.web.pages.layout import CAMERA, error_page, is_fragment, link, may, page_collection, render, view_blueprint
 from facerec.web.pages.shown_faces import shown_faces
 from facerec.web.pages.texts import text
 from facerec.web.results import photo_response
@@ -34,8 +34,6 @@ AT_ONCE = 3
 MANY_PHOTOS = 50
 """From here on a job is the better way, since it needs no open page."""
 
-_CAMERA = "camera=(self), geolocation=(), microphone=()"
-
 
 def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes of the view."""
@@ -48,7 +46,7 @@ def blueprint(services: ApiServices) -> Blueprint:
         limit, collection = settings.web.max_upload_bytes, page_collection(services)
         return render(
             "recognise.html",
-            headers={"Permissions-Policy": _CAMERA},
+            headers=CAMERA,
             collection=collection,
             retention=settings.retention,
             unknown_days=settings.unknown.days if settings.unknown.kept(collection) else None,
@@ -116,9 +114,7 @@ def _add_results(web: Blueprint, services: ApiServices) -> None:
 
 def _result(services: ApiServices, request_id: UUID) -> RecognitionResult | None:
     """Return a stored recognition that the key may read."""
-    if not may_read(presented_key(), request_id):
-        return None
-    found = result_of_request(services.store, services.settings.output_bucket, request_id)
+    found = own_result(services, request_id)
     return found if _is_recognition(found) else None
 
 
@@ -130,14 +126,13 @@ def _shown(services: ApiServices, result: RecognitionResult) -> Response:
     reply = replies.recognised(result, services.settings.reply_style)
     if reply.status != HTTPStatus.OK:
         return error_page(reply.status, reply.text)
-    key = presented_key()
     return render(
         "recognise_result.html" if is_fragment() else "recognise_page.html",
         headers={"X-Request-Id": str(result.request_id)},
         result=result,
         faces=shown_faces(result),
         line=reply.text,
-        may_enrol=key is None or key.allows(Scope.ENROL),
+        may_enrol=may(Scope.ENROL),
         keeps_unknown=services.settings.unknown.kept(result.collection),
     )
 

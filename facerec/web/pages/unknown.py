@@ -9,18 +9,15 @@ from facerec.gallery.unknown_people import NoSuchUnknown
 from facerec.messages import RecognitionResult
 from facerec.object_keys import input_key
 from facerec.operations import SearchUnknown
-from facerec.stored_results import result_of_request
 from facerec.unknown_records import UnknownPerson
 from facerec.web.api.services import ApiServices
-from facerec.web.api.v1.photo_requests import ask
-from facerec.web.auth.access import needs, presented_key
-from facerec.web.auth.request_ids import may_read
-from facerec.web.pages.enrol import CAMERA, answered
-from facerec.web.pages.layout import error_page, page_collection, render, view_blueprint
+from facerec.web.api.v1.photo_requests import ask, own_result
+from facerec.web.auth.access import needs
+from facerec.web.pages.enrol import answered
+from facerec.web.pages.layout import CAMERA, error_page, may, page_collection, render, view_blueprint
+from facerec.web.pages.paging import MORE, swapped
 
 PAGE_SIZE = 48
-MORE = "more"
-"""The id of the element that "Show more" replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +82,9 @@ def blueprint(services: ApiServices) -> Blueprint:
 def _listed(services: ApiServices, collection: str) -> Response:
     start = max(0, request.args.get("start", 0, type=int))
     everybody = services.unknown.newest(collection)
-    key = presented_key()
     records = everybody[start : start + PAGE_SIZE]
     following = start + PAGE_SIZE if len(everybody) > start + PAGE_SIZE else None
-    if request.headers.get("HX-Target") == MORE:
+    if swapped() == MORE:
         return render("unknown_cards.html", records=records, following=following)
     return render(
         "unknown.html",
@@ -98,18 +94,15 @@ def _listed(services: ApiServices, collection: str) -> Response:
         following=following,
         total=len(everybody),
         days=services.settings.unknown.days,
-        may_search=key is None or key.allows(Scope.RECOGNISE),
+        may_search=may(Scope.RECOGNISE),
     )
 
 
 def _last_sight(services: ApiServices, record: UnknownPerson) -> Sight | None:
-    settings, request_id = services.settings, record.last_request
-    if not may_read(presented_key(), request_id):
-        return None
-    result = result_of_request(services.store, settings.output_bucket, request_id)
+    result = own_result(services, record.last_request)
     if result is None:
         return None
-    if not services.store.exists(settings.input_bucket, input_key(request_id, result.filename)):
+    if not services.store.exists(services.settings.input_bucket, input_key(record.last_request, result.filename)):
         return None
     own = {record.unknown_id, *record.aliases}
     faces = (place for place, face in enumerate(result.faces) if face.unknown and face.unknown.unknown_id in own)

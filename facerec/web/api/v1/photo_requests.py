@@ -124,22 +124,29 @@ def parse_json(model: type[B], limit: int) -> B:
         raise Declined(Reply(400, problems(exc), "unreadable_form")) from exc
 
 
+def own_result(services: ApiServices, request_id: UUID) -> RecognitionResult | None:
+    """Return the stored result of an earlier request that the key may read; `None` if it is not there."""
+    if not may_read(presented_key(), request_id):
+        return None
+    return result_of_request(services.store, services.settings.output_bucket, request_id)
+
+
 def earlier_photo(services: ApiServices, written: str) -> Photo:
     """Return the photo of an earlier request whose result is there; raises `Declined`."""
-    settings, store = services.settings, services.store
     unknown = Declined(Reply(404, f"there is no request {written}, or its result has expired", "no_request"))
     try:
         request_id = UUID(written)
     except ValueError:
         raise unknown from None
-    result = result_of_request(store, settings.output_bucket, request_id)
-    if result is None or not may_read(presented_key(), request_id):
+    result = own_result(services, request_id)
+    if result is None:
         raise unknown
     if result.operation in {"compare", "search_template"}:
         reason = "the faces of this result are not those of the request's photo: send the photo instead"
         raise Declined(Reply(409, reason, "other_photo"))
     try:
-        return Photo(result.filename, store.get(settings.input_bucket, input_key(request_id, result.filename)))
+        key = input_key(request_id, result.filename)
+        return Photo(result.filename, services.store.get(services.settings.input_bucket, key))
     except ObjectMissing as exc:
         reason = f"the photo of request {request_id} is no longer kept: send it instead"
         raise Declined(Reply(404, reason, "photo_expired")) from exc
