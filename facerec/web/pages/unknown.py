@@ -61,7 +61,8 @@ def blueprint(services: ApiServices) -> Blueprint:
     def search() -> Response:
         """Ask whether the faces of a photo were here before; it counts as no sight."""
         result = answered(ask(services, SearchUnknown(), page_collection(services)))
-        return render("unknown_found.html", result=result)
+        seen = [place for place, face in enumerate(result.faces) if face.unknown]
+        return render("unknown_found.html", result=result, seen=seen)
 
     @web.post("/<unknown:unknown_id>/promote")
     @needs(Scope.ENROL, page=True)

@@ -1,4 +1,5 @@
-// What every view uses: requests with the CSRF token, messages, and times and numbers in the reader's format.
+// What several views use: requests with the CSRF token, messages, texts with values, dialogs, dropped files, and times
+// and numbers in the reader's format.
 "use strict";
 
 const facerec = {
@@ -23,6 +24,35 @@ const facerec = {
     toast.hidden = false;
     clearTimeout(facerec.silence);
     facerec.silence = setTimeout(() => { toast.hidden = true; }, 8000);
+  },
+
+  /** Return a text with its values, each in the place of its `{name}`. */
+  fill(text, values) {
+    return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  },
+
+  /** Return a number of bytes in kilobytes or megabytes. */
+  size(bytes) {
+    const [unit, value] = bytes < 1e6 ? ["kilobyte", bytes / 1e3] : ["megabyte", bytes / 1e6];
+    return value.toLocaleString(undefined, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
+  },
+
+  /** Call `take(dataTransfer)` for files that are dropped anywhere on the page; while they hover, the element has the class `over`. */
+  drops(element, take) {
+    const withFiles = (name, act) => document.addEventListener(name, (event) => {
+      if (event.dataTransfer?.types.includes("Files")) act(event);
+    });
+    let depth = 0; // of the elements that were entered and not left
+    withFiles("dragenter", () => element.classList.toggle("over", ++depth > 0));
+    withFiles("dragleave", () => element.classList.toggle("over", --depth > 0));
+    // A browser would open the file in place of the page.
+    withFiles("dragover", (event) => event.preventDefault());
+    withFiles("drop", (event) => {
+      event.preventDefault();
+      depth = 0;
+      element.classList.remove("over");
+      take(event.dataTransfer);
+    });
   },
 
   /** The element of a form, with the role `alert`, that shows why what was sent is refused. */
@@ -51,7 +81,12 @@ const facerec = {
 };
 
 document.addEventListener("htmx:configRequest", (event) => {
-  event.detail.headers["X-CSRF-Token"] = document.querySelector("meta[name=csrf-token]").content;
+  Object.assign(event.detail.headers, facerec.headers());
+});
+document.addEventListener("click", (event) => {
+  const opener = event.target.closest("[data-opens]");
+  if (opener) document.getElementById(opener.dataset.opens).showModal();
+  else if (event.target.closest("[data-closes]")) event.target.closest("dialog").close();
 });
 document.addEventListener("htmx:beforeRequest", (event) => {
   const place = facerec.errorPlace(event.target);

@@ -77,10 +77,7 @@ document.addEventListener("DOMContentLoaded", () => {
   facerec.photos(document.querySelector(".photo-zone"), (files) => {
     for (const file of files) {
       const card = fresh();
-      const picture = card.querySelector("img");
-      facerec.upright(file).then((shown) => { picture.src = URL.createObjectURL(shown); });
-      picture.alt = file.name;
-      picture.addEventListener("error", () => card.querySelector(".shot").classList.add("unseen"));
+      facerec.preview(card.querySelector(".shot"), file);
       list.append(card);
       begin(card, file);
     }
@@ -89,9 +86,7 @@ document.addEventListener("DOMContentLoaded", () => {
   list.addEventListener("click", (event) => {
     const card = event.target.closest(".enrol-photo");
     if (event.target.closest("[data-remove]")) {
-      const picture = card.querySelector("img");
       card.remove();
-      if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
       settle();
       name.focus();
       return;
@@ -109,8 +104,8 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   document.addEventListener("enrol-name", () => {
     hint.classList.remove("bad");
-    name.setAttribute("aria-invalid", hint.querySelector("[data-invalid]") ? "true" : "");
-    if (!hint.querySelector("[data-invalid]")) name.removeAttribute("aria-invalid");
+    if (hint.querySelector("[data-invalid]")) name.setAttribute("aria-invalid", "true");
+    else name.removeAttribute("aria-invalid");
   });
 
   all.querySelector("button").addEventListener("click", () => {

@@ -55,7 +55,7 @@
       }
     }
 
-    /** Draw anew, with the colours that hold now. */
+    /** Draw again, with the colours that hold now. */
     draw() {
       if (!this.columns) return;
       this.plot?.destroy();
@@ -144,8 +144,6 @@
 
   async function ask(address) {
     const response = await facerec.fetch(address);
-    const elsewhere = response.headers.get("HX-Redirect");
-    if (elsewhere) location.assign(elsewhere);
     if (!response.ok) throw new Error(await response.text());
     return response;
   }

@@ -17,14 +17,10 @@
   let key = "";
   let upload = null;
 
-  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const { fill, size } = facerec;
   const count = (n) => n.toLocaleString();
   const several = (name, n, values = {}) =>
     fill(n === 1 ? texts[`${name}One`] : texts[`${name}Other`], { n: count(n), ...values });
-  const size = (bytes) => {
-    const [unit, value] = bytes < 1e6 ? ["kilobyte", bytes / 1e3] : ["megabyte", bytes / 1e6];
-    return value.toLocaleString(undefined, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
-  };
 
   const isZip = ({ path }) => path.toLowerCase().endsWith(".zip");
   const total = () => files.reduce((sum, { file }) => sum + file.size, 0);
@@ -123,22 +119,9 @@
     }
   };
 
-  let depth = 0;
-  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragover", (event) => { if (carriesFiles(event)) event.preventDefault(); });
-  document.addEventListener("dragenter", (event) => {
-    if (carriesFiles(event)) form.classList.toggle("over", ++depth > 0);
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (carriesFiles(event)) form.classList.toggle("over", --depth > 0);
-  });
-  document.addEventListener("drop", async (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    depth = 0;
-    form.classList.remove("over");
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const plain = whole(event.dataTransfer.files);
+  facerec.drops(form, async (dropped) => {
+    const entries = [...dropped.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const plain = whole(dropped.files);
     if (!entries.length) return add(plain);
     try {
       add((await Promise.all(entries.map(async (entry) => inner(await within(entry))))).flat());
@@ -189,9 +172,7 @@
     }
     upload = new XMLHttpRequest();
     upload.open("POST", query);
-    upload.setRequestHeader("HX-Request", "true");
-    upload.setRequestHeader("X-CSRF-Token", document.querySelector("meta[name=csrf-token]").content);
-    upload.setRequestHeader("Idempotency-Key", key);
+    for (const [name, text] of Object.entries({ ...facerec.headers(), "Idempotency-Key": key })) upload.setRequestHeader(name, text);
     upload.upload.addEventListener("progress", ({ loaded, total: all }) => {
       bar.max = all;
       bar.value = loaded;

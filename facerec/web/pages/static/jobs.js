@@ -1,4 +1,4 @@
-// Jobs on the page: what is read again while one runs, and the question before a cancellation.
+// Jobs on the page: what is read again while one runs, and the end of a cancellation.
 "use strict";
 
 // A hidden tab does not ask.
@@ -15,10 +15,6 @@ document.addEventListener("htmx:afterSwap", () => {
   document.getElementById("job-words").textContent = progress.dataset.words;
 });
 
-document.addEventListener("click", (event) => {
-  if (event.target.closest("#job-cancel")) document.getElementById("job-cancel-dialog").showModal();
-  else if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
-});
 document.addEventListener("htmx:afterRequest", (event) => {
   const dialog = event.target.closest("dialog");
   if (!dialog || !event.detail.successful) return;

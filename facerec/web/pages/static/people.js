@@ -7,9 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("click", (event) => {
     const on = (attribute) => event.target.closest?.(`[${attribute}]`);
     let button;
-    if ((button = on("data-opens"))) document.getElementById(button.dataset.opens).showModal();
-    else if ((button = on("data-closes"))) button.closest("dialog").close();
-    else if ((button = on("data-shows"))) showForm(button.dataset.shows, true);
+    if ((button = on("data-shows"))) showForm(button.dataset.shows, true);
     else if ((button = on("data-hides"))) showForm(button.dataset.hides, false);
     else if (event.target.matches("dialog")) event.target.close(); // beside its content
   });

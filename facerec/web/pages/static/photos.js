@@ -11,7 +11,6 @@ facerec.photos = (zone, take, { any = false } = {}) => {
   const dialog = zone.querySelector("dialog");
   const video = zone.querySelector("video");
   const opener = zone.querySelector("[data-camera]");
-
   const cameras = zone.querySelector("select");
 
   const give = (files) => {
@@ -27,24 +26,7 @@ facerec.photos = (zone, take, { any = false } = {}) => {
     });
   }
 
-  let within = 0;
-  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-  // A drop beside the zone would open the photo in place of the page.
-  for (const name of ["dragover", "drop"]) {
-    document.addEventListener(name, (event) => { if (carriesFiles(event)) event.preventDefault(); });
-  }
-  document.addEventListener("dragenter", (event) => {
-    if (carriesFiles(event)) zone.classList.toggle("over", ++within > 0);
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (carriesFiles(event)) zone.classList.toggle("over", --within > 0);
-  });
-  document.addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
-    within = 0;
-    zone.classList.remove("over");
-    give([...event.dataTransfer.files]);
-  });
+  facerec.drops(zone, (dropped) => give([...dropped.files]));
 
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
@@ -81,7 +63,6 @@ facerec.photos = (zone, take, { any = false } = {}) => {
   opener.addEventListener("click", () => tryStart({ facingMode: "user" }, () => dialog.showModal()));
   cameras.addEventListener("change", () => tryStart({ deviceId: { exact: cameras.value } }));
   dialog.addEventListener("close", stop);
-  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
   dialog.querySelector("[data-shoot]").addEventListener("click", () => {
     if (!video.videoWidth) return; // the first frame has not come
     const canvas = document.createElement("canvas");

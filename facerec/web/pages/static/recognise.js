@@ -16,12 +16,8 @@
   const IN_WORK = ["sending", "waiting", "late", "retrying"];
   const having = (...states) => [...cards].filter((card) => states.includes(card.state));
 
-  const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const { fill } = facerec;
   const number = (value, options) => value.toLocaleString(undefined, options);
-  const size = (bytes) => {
-    const [unit, count] = bytes < 1e6 ? ["kilobyte", Math.ceil(bytes / 1e3)] : ["megabyte", bytes / 1e6];
-    return number(count, { style: "unit", unit, maximumFractionDigits: 1 });
-  };
 
   class Card {
     constructor(file) {
@@ -31,7 +27,7 @@
       [this.shown, this.image, this.line, this.progress, this.outcome] =
         [".shown", "img", ".state", "progress", ".outcome"].map(find);
       find(".filename").textContent = this.name = file.name;
-      find(".size").textContent = size(file.size);
+      find(".size").textContent = facerec.size(file.size);
       facerec.watchPicture(this.image);
       // A picture that is drawn needs its address no more.
       for (const end of ["load", "error"]) this.image.addEventListener(end, () => this.forgetUrl());

@@ -24,10 +24,7 @@ document.addEventListener("DOMContentLoaded", () => {
   facerec.photos(zone, async ([file]) => {
     document.getElementById("unknown-search").open = true;
     const card = document.getElementById("unknown-asked").content.firstElementChild.cloneNode(true);
-    const picture = card.querySelector("img");
-    facerec.upright(file).then((shown) => { picture.src = URL.createObjectURL(shown); });
-    picture.alt = file.name;
-    picture.addEventListener("error", () => card.querySelector(".shot").classList.add("unseen"));
+    facerec.preview(card.querySelector(".shot"), file);
     place.replaceChildren(card);
     const form = new FormData();
     form.append("file", file, file.name);

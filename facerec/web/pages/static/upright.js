@@ -1,4 +1,4 @@
-// WebP photos that were turned: browsers show them as they are stored, the worker turns them as their EXIF says.
+// Chosen photos as the worker sees them: browsers show a turned WebP as it is stored, the worker turns it as its EXIF says.
 "use strict";
 
 {
@@ -56,5 +56,16 @@
     } catch {
       return photo; // it is damaged: the worker says so
     }
+  };
+
+  /** Show a chosen photo in the picture of a `.shot` element; its name stands for one that the browser cannot show. */
+  facerec.preview = async (shot, photo) => {
+    const picture = shot.querySelector("img");
+    picture.alt = photo.name;
+    picture.addEventListener("error", () => shot.classList.add("no-picture"));
+    const url = URL.createObjectURL(await facerec.upright(photo));
+    // A picture that is drawn needs its address no more.
+    for (const end of ["load", "error"]) picture.addEventListener(end, () => URL.revokeObjectURL(url));
+    picture.src = url;
   };
 }
