@@ -84,7 +84,7 @@ def test_photos_are_checked_before_they_are_enrolled(
     page.get_by_role("button", name="Enrol all 2 good photos").click()
     expect(page.locator("#enrol-all")).to_contain_text("2 photos are enrolled")
     expect(page.locator("#enrol-hint")).to_contain_text("with 2 photos")
-    card(page, "blurred.jpg").get_by_role("button", name="Enrol in spite of it").click()
+    card(page, "blurred.jpg").get_by_role("button", name="Enrol it anyway").click()
     expect(card(page, "blurred.jpg")).to_contain_text(f"Enrolled for {VERA}")
     card(page, "alike.jpg").get_by_role("button", name=f"Yes, add the photo to {GRACE}").click()
     expect(card(page, "alike.jpg")).to_contain_text(f"Enrolled for {GRACE}")

@@ -179,7 +179,7 @@ def test_late_result_is_fetched_when_it_is_there(site: ServedWebTier, page: Page
     choose(page, late_jpg=portrait())
     [request] = site.tier.tasks.await_count(1)
     site.tier.waiters.give_up()
-    expect(card(page, "late.jpg")).to_contain_text("The result comes late")
+    expect(card(page, "late.jpg")).to_contain_text("The result is late")
     with page.expect_response(lambda response: response.status == 202):
         page.clock.run_for(3_100)
     halted.work(request)

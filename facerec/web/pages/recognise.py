@@ -1,4 +1,4 @@
-"""Who is on a photo: upload, drop, paste or take one."""
+"""Who is in a photo: upload, drop, paste or take one."""
 
 from http import HTTPStatus
 from typing import TypeGuard

@@ -149,7 +149,7 @@ def test_first_face_of_an_empty_collection_says_that_nobody_is_enrolled() -> Non
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"threshold_extrapolated": True}, "It lies beyond what was measured."),
+        ({"threshold_extrapolated": True}, "So small a share was not measured: it is an estimate."),
         ({"threshold_source": "request"}, "Threshold 0.40 , set by the request."),
         ({"threshold_source": "collection"}, "Threshold 0.40 , calibrated for the collection default."),
         ({"more_faces": 3}, "3 more faces were found, but only the largest ones are compared."),
@@ -159,7 +159,7 @@ def test_first_face_of_an_empty_collection_says_that_nobody_is_enrolled() -> Non
         ),
         (
             {"face": {"left_out": (LeftOut(identity="John", similarity=0.52, reason="rejected"),)}},
-            "Not John ( 0.52 ): it was said of a face like this one that it is not John.",
+            "Not John ( 0.52 ): a face like this one was marked as not John.",
         ),
         (
             {"face": {"nearest": (ResultMatch(identity="John", similarity=0.31, threshold=0.4),)}},

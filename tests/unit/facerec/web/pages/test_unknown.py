@@ -111,7 +111,7 @@ def test_photo_of_the_last_sight_is_shown_while_it_is_kept(tier: FakeWebTier, cl
     assert re.search(r'href="/people/enrol\?request_id=[\w-]+&amp;face=[01]"', sight)
     for key in tier.store.keys(tier.settings.input_bucket):
         tier.store.delete(tier.settings.input_bucket, key)
-    assert "not kept any more" in client.get(f"/unknown/{unknown_id}/sight").text
+    assert "no longer kept" in client.get(f"/unknown/{unknown_id}/sight").text
 
 
 def test_page_says_how_unknown_people_are_switched_on() -> None:
