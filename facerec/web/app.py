@@ -132,7 +132,9 @@ def _denied(denial: Denial) -> Response:
 def _http_error(exc: HTTPException, settings: Settings) -> Response:
     match exc:
         case NotFound():
-            sentence = f"there is nothing at {request.path}: pictures are uploaded with POST to /"
+            sentence = f"there is nothing at {request.path}"
+            if not is_page():
+                sentence += ": pictures are uploaded with POST to /"
         case MethodNotAllowed():
             allowed = " or ".join(sorted(set(exc.valid_methods or ()) - {"HEAD", "OPTIONS"}))
             sentence = f"{request.method} is not possible here: use {allowed}"

@@ -1,5 +1,6 @@
-"""Responses that the APIs have in common: errors, an outage, an enrolled photo."""
+"""Responses that the APIs, and partly the pages, have in common: errors, an outage, an enrolled photo."""
 
+from collections.abc import Callable
 from math import inf
 
 import structlog
@@ -25,20 +26,15 @@ def json_error(status: int, message: str, code: int = UNDEFINED, *, retry_after_
     return response
 
 
-def json_unavailable(message: str) -> Response:
-    """Make the JSON error of a store or queue that cannot be reached."""
-    return json_error(503, message, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
-
-
-def answer_outages(api: Blueprint, sentence: str) -> None:
-    """Answer outages in the routes of a blueprint with 503 and this sentence, and log their reasons."""
+def answer_outages(web: Blueprint, sentence: str, error: Callable[..., Response] = json_error) -> None:
+    """Answer outages in the routes of a blueprint with 503 and this sentence, made by `error`; log their reasons."""
 
     def unavailable(exc: FacerecError) -> Response:
         log.warning("store_unreachable", reason=str(exc))
-        return json_unavailable(sentence)
+        return error(503, sentence, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
 
     for outage in OUTAGES:
-        api.register_error_handler(outage, unavailable)
+        web.register_error_handler(outage, unavailable)
 
 
 def photo_response(photo: bytes) -> Response:

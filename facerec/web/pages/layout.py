@@ -6,13 +6,11 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from flask import Blueprint, Flask, Response, abort, g, render_template, request, url_for
 from jinja2 import StrictUndefined
 from pydantic import ValidationError
 
 from facerec.api_keys import Scope
-from facerec.errors import FacerecError
 from facerec.message_base import problems
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.people import NAME_ERRORS
@@ -22,10 +20,7 @@ from facerec.web.auth.collections import may_use_or_owns, own_collection
 from facerec.web.auth.sessions import csrf_token
 from facerec.web.pages.assets import asset
 from facerec.web.pages.texts import LANGUAGE, Number, Percent, Ratio, markup, moment
-from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
-from facerec.web.results import OUTAGES
-
-log = structlog.get_logger(__name__)
+from facerec.web.results import answer_outages
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
@@ -73,8 +68,7 @@ def view_blueprint(name: str, import_name: str, url_prefix: str | None = None) -
     web.before_request(_limit_form)
     for error, status in NAME_ERRORS.items():
         web.register_error_handler(error, lambda exc, status=status: error_page(status, str(exc)))
-    for outage in OUTAGES:
-        web.register_error_handler(outage, _unavailable)
+    answer_outages(web, "a store that this needs cannot be reached right now: try again in a few seconds", error_page)
     return web
 
 
@@ -132,12 +126,6 @@ def error_page(status: int, sentence: str, *, retry_after_seconds: int | None = 
 
 def _limit_form() -> None:
     request.max_content_length = _FORM_BYTES
-
-
-def _unavailable(exc: FacerecError) -> Response:
-    log.warning("store_unreachable", reason=str(exc))
-    sentence = "a store that this needs cannot be reached right now: try again in a few seconds"
-    return error_page(503, sentence, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
 
 
 def _visible(services: ApiServices) -> list[View]:
