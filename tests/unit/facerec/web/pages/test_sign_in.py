@@ -260,3 +260,11 @@ def test_open_mode_has_no_sign_in() -> None:
     for response in (client.get("/sign-in"), client.post("/sign-in"), client.get("/sign-in?next=/people")):
         assert (response.status_code, response.headers["Location"]) == (303, "/")
     assert "sign-out" not in client.get("/").text
+
+
+def test_form_without_scripts_is_offered_only_where_it_needs_no_session(site: Site) -> None:
+    """It could not send the token of the session."""
+    client = site.client()
+    site.sign_in(client)
+    assert '<form class="photo-zone"' not in client.get("/").text
+    assert '<form class="photo-zone"' in FakeWebTier().app.test_client().get("/").text
