@@ -38,7 +38,7 @@ expected-statuses = ["2xx", 404, 409, 422]
 
 # The document cannot say which strings are cursors.
 [[operations]]
-include-name = ["GET /api/v1/people", "GET /api/v1/people/{name}/photos"]
+include-name = ["GET /api/v1/people", "GET /api/v1/people/{name}/photos", "GET /api/v1/unknown"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404]
 
 # Nor which addresses a callback may have, and which buckets a job may read.
