@@ -109,8 +109,7 @@ def test_throttled_look_at_the_queue_is_transient(monkeypatch: pytest.MonkeyPatc
     """Kombu looks at it before the first task; the client of the upload may try again."""
 
     def throttled(*_: object, **__: object) -> None:
-        error = {"Error": {"Code": "ThrottlingException", "Message": "slow down"}}
-        raise ClientError(error, "GetQueueAttributes")
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetQueueAttributes")
 
     monkeypatch.setattr(Channel, "queue_declare", throttled)
     queue = CeleryTaskQueue(Settings())
