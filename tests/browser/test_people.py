@@ -190,7 +190,7 @@ def test_name_with_markup_is_text_and_a_stale_page_leads_on(site: ServedWebTier,
     expect(page.get_by_role("heading", name=MARKUP, level=1)).to_be_visible()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name=f"Delete {MARKUP}").click()
-    expect(page.get_by_text(f"be shown to be about {MARKUP}.")).to_be_visible()
+    expect(page.get_by_text(f"prove that the receipt is about {MARKUP}.")).to_be_visible()
     page.goto("/people/Joan")
     site.tier.app.test_client().post("/people/Joan/merge", data={"into": "Jane"})
     page.get_by_role("button", name="Rename").click()
