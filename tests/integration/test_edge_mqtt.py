@@ -97,8 +97,8 @@ def no_delays(port: int) -> list[bool]:
 
 
 def test_publish_in_flight_when_the_broker_crashes_fails_and_can_be_sent_again(broker: Mosquitto) -> None:
-    """The broker has lost its sessions."""
-    with started(broker.settings(THING)) as link:
+    """The broker has lost the session: no earlier restart has saved one of this client."""
+    with started(broker.settings(THING), client_id=f"{THING}-crash") as link:
         broker.suspend()
         in_flight = [link.publish(FACES, b"%d" % number) for number in range(3)]
         broker.kill()
