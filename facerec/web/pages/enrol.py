@@ -1,17 +1,14 @@
 """Enrol a person: each photo is checked before anything is stored."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from uuid import UUID
 
 from flask import Blueprint, Response, abort, request
 
 from facerec.api_keys import Scope
-from facerec.errors import ObjectMissing
 from facerec.gallery.names import InvalidName, valid_identity
 from facerec.gallery.people import NoSuchPerson, Person
 from facerec.messages import Outcome, RecognitionResult, Refusal
-from facerec.object_keys import input_key
 from facerec.operations import CheckEnrolment
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.photo_requests import REFUSAL_STATUS, ask, earlier_photo, own_result, read_photo
@@ -21,7 +18,6 @@ from facerec.web.forms import Photo
 from facerec.web.pages.layout import CAMERA, error_page, page_collection, render, view_blueprint
 from facerec.web.pages.texts import text
 from facerec.web.pages.verdicts import verdict
-from facerec.web.results import photo_response
 
 _SUGGESTED = 8
 _FORM = "application/x-www-form-urlencoded"
@@ -71,11 +67,6 @@ def blueprint(services: ApiServices) -> Blueprint:
         """Judge a checked photo again, for another name or another face."""
         result = _checked(services, check_id)
         return _judged(result, request.args.get("name", ""), request.args.get("face", type=int))
-
-    @web.get("/photo/<uuid:request_id>/file")
-    @needs(Scope.ENROL, page=True)
-    def file(request_id: UUID) -> Response:
-        return earlier_file(services, request_id)
 
     @web.post("/save")
     @needs(Scope.ENROL, page=True)
@@ -155,21 +146,6 @@ def answered(asked: tuple[UUID, Answer]) -> RecognitionResult:
 def earlier(services: ApiServices, request_id: str) -> Callable[[int], list[Photo]]:
     """Return what reads the photo of an earlier request of this key for `ask`, in place of one in the body."""
     return lambda _: [earlier_photo(services, request_id)]
-
-
-def earlier_file(services: ApiServices, request_id: UUID) -> Response:
-    """Make the response with the photo of an earlier request of this key."""
-    missing = partial(error_page, 404, text("enrol.photo_gone"))
-    result = own_result(services, request_id)
-    if result is None:
-        return missing()
-    key = input_key(request_id, result.filename)
-    try:
-        response = photo_response(services.store.get(services.settings.input_bucket, key))
-    except ObjectMissing:
-        return missing()
-    response.headers["Cache-Control"] = "private, max-age=600"
-    return response
 
 
 def _judged(result: RecognitionResult, name: str, number: int | None) -> Response:

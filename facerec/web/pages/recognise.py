@@ -7,21 +7,21 @@ from uuid import UUID
 from flask import Blueprint, Response
 
 from facerec.api_keys import Scope
-from facerec.errors import ObjectMissing
 from facerec.messages import RecognitionResult
-from facerec.object_keys import input_key, request_prefix
+from facerec.object_keys import request_prefix
 from facerec.operations import Recognise
 from facerec.stored_results import result_of_request
 from facerec.web import replies
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json
 from facerec.web.api.v1.models import Result
-from facerec.web.api.v1.photo_requests import ask, own_result
+from facerec.web.api.v1.photo_requests import ask, earlier_photo, own_result
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.request_ids import may_read
 from facerec.web.pages.layout import CAMERA, error_page, is_fragment, link, may, page_collection, render, view_blueprint
 from facerec.web.pages.shown_faces import shown_faces
 from facerec.web.pages.texts import text
+from facerec.web.replies import Declined
 from facerec.web.results import photo_response
 from model.header import CONTENT_TYPES, NO_PICTURE, SUPPORTED
 
@@ -92,8 +92,8 @@ def _add_results(web: Blueprint, services: ApiServices) -> None:
     @web.get("/recognise/<uuid:request_id>/json")
     @needs(Scope.RECOGNISE, Scope.ENROL, page=True)
     def download(request_id: UUID) -> Response:
-        found = _result(services, request_id)
-        if found is None:
+        found = own_result(services, request_id)
+        if not _is_recognition(found):
             return _unknown(request_id)
         response = as_json(Result.of(found))
         response.headers.set("Content-Disposition", "attachment", filename=f"{found.stem}.json")
@@ -102,20 +102,13 @@ def _add_results(web: Blueprint, services: ApiServices) -> None:
     @web.get("/recognise/<uuid:request_id>/photo")
     @needs(Scope.RECOGNISE, Scope.ENROL, page=True)
     def photo(request_id: UUID) -> Response:
-        found = _result(services, request_id)
-        if found is None:
-            return _unknown(request_id)
+        """Show the photo of any request of this key."""
         try:
-            body = services.store.get(settings.input_bucket, input_key(request_id, found.filename))
-        except ObjectMissing:
-            return error_page(404, text("recognise.photo_gone", request_id=request_id))
-        return photo_response(body)
-
-
-def _result(services: ApiServices, request_id: UUID) -> RecognitionResult | None:
-    """Return a stored recognition that the key may read."""
-    found = own_result(services, request_id)
-    return found if _is_recognition(found) else None
+            response = photo_response(earlier_photo(services, str(request_id)).body)
+        except Declined as exc:
+            return error_page(exc.reply.status, exc.reply.text)
+        response.headers["Cache-Control"] = "private, max-age=600"
+        return response
 
 
 def _is_recognition(result: RecognitionResult | None) -> TypeGuard[RecognitionResult]:

@@ -159,7 +159,7 @@ def test_photo_of_an_earlier_recognition_can_be_enrolled(desk: Desk) -> None:
     upload = desk.client.post("/", data={"inputFile": (BytesIO(photo(ADA, GRACE)), "a.jpg")})
     earlier = upload.headers["X-Request-Id"]
     assert f'value="{earlier}"' in desk.client.get(f"/people/enrol?request_id={earlier}&face=1").text
-    assert desk.client.get(f"/people/enrol/photo/{earlier}/file").data == photo(ADA, GRACE)
+    assert desk.client.get(f"/recognise/{earlier}/photo").data == photo(ADA, GRACE)
     checked = desk.client.post("/people/enrol/check", data={"request_id": earlier, "face": "1", "name": GRACE})
     assert state(checked) == "good"
     assert state(desk.save(checked, GRACE, face="1")) == "saved"
@@ -197,11 +197,10 @@ def test_file_that_is_no_photo_is_refused_with_a_sentence(desk: Desk, body: byte
 
 
 def test_check_that_has_expired_is_said_to_have(desk: Desk) -> None:
-    """Nor is there a photo of it; a recognition is no check."""
+    """A recognition is no check."""
     upload = desk.client.post("/", data={"inputFile": (BytesIO(photo(ADA)), "a.jpg")})
     for request_id in (uuid4(), upload.headers["X-Request-Id"]):
         assert desk.client.get(f"/people/enrol/photo/{request_id}").status_code == 404
-    assert desk.client.get(f"/people/enrol/photo/{uuid4()}/file").status_code == 404
     assert desk.client.post("/people/enrol/save", data={"request_id": str(uuid4()), "name": ADA}).status_code == 404
 
 
@@ -217,9 +216,10 @@ def test_check_of_another_key_is_not_shown() -> None:
             one.headers |= tier.sign_in(one.client, key)
         checked = desk.check(photo(ADA))
         assert state(checked) == "good"
-        path = f"/people/enrol/photo/{checked.headers['X-Request-Id']}"
-        assert [desk.client.get(each).status_code for each in (path, f"{path}/file")] == [200, 200]
-        assert [stranger.client.get(each).status_code for each in (path, f"{path}/file")] == [404, 404]
+        checked_id = checked.headers["X-Request-Id"]
+        paths = (f"/people/enrol/photo/{checked_id}", f"/recognise/{checked_id}/photo")
+        assert [desk.client.get(each).status_code for each in paths] == [200, 200]
+        assert [stranger.client.get(each).status_code for each in paths] == [404, 404]
         assert stranger.save(checked).status_code == 404
         assert [visitor.check(photo(ADA)).status_code, visitor.client.get("/people/enrol").status_code] == [403, 403]
         assert desk.people() == {}

@@ -279,14 +279,15 @@ def test_result_has_its_photo_and_a_download(client: FlaskClient) -> None:
 
 
 def test_unknown_request_is_not_found(tier: FakeWebTier) -> None:
-    """Nor is a request that was no recognition."""
+    """Nor is a request that was no recognition, but for its photo."""
     client = tier.app.test_client()
     [enrolment] = tier.tasks.requests
-    for request_id in (uuid4(), enrolment.request_id):
-        for place in ("", "/json", "/photo"):
-            response = client.get(f"/recognise/{request_id}{place}", headers=SCRIPT)
-            assert (response.status_code, response.mimetype) == (404, "text/plain")
-            assert str(request_id) in response.text
+    nowhere, enrolled = (f"/recognise/{request_id}" for request_id in (uuid4(), enrolment.request_id))
+    for place in (nowhere, f"{nowhere}/json", f"{nowhere}/photo", enrolled, f"{enrolled}/json"):
+        response = client.get(place, headers=SCRIPT)
+        assert (response.status_code, response.mimetype) == (404, "text/plain")
+        assert place.split("/")[2] in response.text
+    assert client.get(f"{enrolled}/photo").status_code == 200
 
 
 def test_key_sees_its_own_results_and_what_it_may_do() -> None:
