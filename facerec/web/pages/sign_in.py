@@ -18,9 +18,6 @@ from facerec.web.pages.layout import error_page, is_fragment, render, view_bluep
 
 log = structlog.get_logger(__name__)
 
-FORM_BYTES = 8_000
-"""The most bytes of the form: a key, and the path of a page."""
-
 _OWN_PATH = re.compile(r"/(?![/\\])[^\s\\\x00-\x1f\x7f]{0,2000}")
 """A path of this site as browsers read it; `//host` and `/\\host` are other sites."""
 
@@ -90,7 +87,6 @@ def own_path(text: str) -> str:
 
 def _read_form() -> tuple[str, str]:
     """Return the key that was entered, and the path that comes next."""
-    request.max_content_length = FORM_BYTES
     try:
         return request.form.get("key", "").strip(), own_path(request.form.get("next", ""))
     except RequestEntityTooLarge:
