@@ -13,7 +13,6 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from facerec.aws.clients import translated
 from facerec.celery_sqs.received_task import SHOWN_CHARACTERS
 from facerec.echo import echo_error
 from facerec.errors import ConfigurationError, Transient
@@ -122,15 +121,13 @@ class CeleryTaskQueue:
     def submit(self, request: RecognitionRequest) -> None:
         """Enqueue the task; on return it is durable. Raises as `SqsQueue`."""
         try:
-            # kombu reads the queue's attributes before the first task of a connection, outside our transport.
-            with translated("send a task"):
-                self._app.send_task(
-                    TASK_NAME,
-                    args=[request.model_dump(mode="json", exclude_none=True)],
-                    task_id=str(request.request_id),
-                    # Flower shows this as the arguments, beside the task's id, which is the request's id.
-                    argsrepr=request.filename[:SHOWN_CHARACTERS],
-                    kwargsrepr="",
-                )
+            self._app.send_task(
+                TASK_NAME,
+                args=[request.model_dump(mode="json", exclude_none=True)],
+                task_id=str(request.request_id),
+                # Flower shows this as the arguments, beside the task's id, which is the request's id.
+                argsrepr=request.filename[:SHOWN_CHARACTERS],
+                kwargsrepr="",
+            )
         except OperationalError as exc:  # kombu makes it of a `Transient` from our transport
             raise Transient(f"could not send a task: {exc}") from exc

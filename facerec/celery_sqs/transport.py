@@ -162,6 +162,11 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         """The queue's URL; raises as `SqsQueue`."""
         return self._queue(queue).url
 
+    def queue_declare(self, queue: str, **_kwargs: Any) -> tuple[str, int, int]:
+        """Find the queue; raises as `SqsQueue`. kombu also asks for its size, which is read nowhere."""
+        self._new_queue(queue)
+        return queue, 0, 0
+
     def _put(self, queue: str, message: Any, **_: Any) -> None:
         delay = self._resolve_delay_seconds(message["properties"]) or 0
         self._queue(queue).send(compact(message), delay)

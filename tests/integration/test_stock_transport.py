@@ -306,6 +306,16 @@ def test_missing_queue_is_not_created(broker: Broker, transport: str) -> None:
     assert not broker.sqs.list_queues(QueueNamePrefix=name).get("QueueUrls")
 
 
+@both("Channel.queue_declare")
+def test_declaration_does_not_ask_for_the_size(broker: Broker, transport: str) -> None:
+    """Each connection declares its queue before the first task, while an upload waits."""
+    channel = broker.channel(transport)
+    asked: list[str] = []
+    with hooked(channel, "*", lambda model, **_: asked.append(model.name)):
+        channel.queue_declare(broker.queue)
+    assert "GetQueueAttributes" not in asked
+
+
 @both("broker_client")
 def test_channels_share_a_client(broker: Broker, transport: str) -> None:
     """To make one costs as much as to send twenty tasks."""

@@ -4,18 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from botocore.exceptions import ClientError
 
-from facerec.celery import CeleryTaskQueue, FacerecCelery, configuration
-from facerec.celery_sqs.transport import Channel
-from facerec.errors import Transient
-from facerec.message_base import ObjectRef
-from facerec.messages import TASK_NAME, RecognitionRequest
+from facerec.celery import FacerecCelery, configuration
+from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, QueueSettings
 
@@ -103,19 +97,3 @@ def test_celery_flower_names_the_right_command() -> None:
     assert done.returncode == 1
     sentence = "facerec: Flower's own command cannot read events from SQS; run `facerec flower`"
     assert done.stderr.splitlines() == [sentence]
-
-
-def test_throttled_look_at_the_queue_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kombu looks at it before the first task; the client of the upload may try again."""
-
-    def throttled(*_: object, **__: object) -> None:
-        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetQueueAttributes")
-
-    monkeypatch.setattr(Channel, "queue_declare", throttled)
-    queue = CeleryTaskQueue(Settings())
-    picture = ObjectRef(bucket="facerec-in-bucket", key="a/b.jpg", size=1)
-    request = RecognitionRequest(
-        request_id=uuid4(), input=picture, filename="b.jpg", reply_to=None, submitted_at=datetime.now(UTC)
-    )
-    with pytest.raises(Transient, match="send a task"):
-        queue.submit(request)
