@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, Unreadable
 from facerec.fleet_records import QueueDepth
+from facerec.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +164,11 @@ class _Known:
         least = policy.min_instances
         if self.depth.open == 0:
             if least > current:
-                return least, f"{work}; at least {least} instances are asked for"
+                return least, f"{work}; the minimum is {counted(least, 'instance')}"
             return current, f"{work}; nothing more is needed"
         if ready >= self.keep:
-            return current, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
+            instances = counted(ready, "serving instance")
+            return current, f"{work}; {instances} can clear it within {policy.target_seconds:g} s"
         boot = estimates.start_seconds if self._startable() else estimates.boot_seconds
         horizon = boot + policy.target_seconds
         done_seconds = ready * horizon
@@ -179,11 +181,11 @@ class _Known:
         more = math.ceil(lacking_seconds / policy.target_seconds - 1e-9) if lacking_seconds > 0 else 0
         wanted = min(max(current + more, self._for_flow, least, 1), policy.max_instances)
         reason = (
-            f"{work}; {wanted} instances clear it {horizon:.0f} s from now "
+            f"{work}; {counted(wanted, 'instance')} can clear it {horizon:.0f} s from now "
             f"(boot {boot:.0f} s, {estimates.service_seconds:.3g} s a task)"
         )
         if self._for_flow > current + more:
-            reason = f"{work}; {estimates.arrivals_per_second:.3g} a second keep {wanted} instances busy"
+            reason = f"{work}; {estimates.arrivals_per_second:.3g} a second keep {counted(wanted, 'instance')} busy"
         return max(wanted, current), reason
 
     def grow(self, needed: int, reason: str) -> Decision:

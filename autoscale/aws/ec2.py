@@ -18,6 +18,7 @@ from facerec.aws.clients import Clients, translated
 from facerec.errors import ConfigurationError, InsufficientCapacity, Transient
 from facerec.messages import FLEET_TAG
 from facerec.settings import Settings
+from facerec.text import counted
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -103,7 +104,7 @@ class Ec2:
             parameters["SubnetId"] = request.pool.subnet_id
         if request.spot:
             parameters["InstanceMarketOptions"] = {"MarketType": "spot"}
-        with translated(f"launch {request.count} instances of {request.pool}", **_refusals()):
+        with translated(f"launch {counted(request.count, 'instance')} of {request.pool}", **_refusals()):
             launched = self._client.run_instances(**parameters)["Instances"]
         return in_launch_order(map(Description.of, launched))
 

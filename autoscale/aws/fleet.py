@@ -26,6 +26,7 @@ from autoscale.observation import Instance
 from autoscale.policy import ActionKind
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, Throttled, Transient
 from facerec.ports import WorkerReports
+from facerec.text import counted
 
 log = structlog.get_logger(__name__)
 
@@ -165,9 +166,8 @@ class Ec2Fleet:
         _raise_other(failed)
         codes = {exc.code for exc in refused.values() if isinstance(exc, Refused)}
         if codes:
-            raise InsufficientCapacity(
-                f"EC2 has no capacity to start {len(refused)} stopped instances ({', '.join(codes)}); retry later"
-            )
+            instances = counted(len(refused), "stopped instance")
+            raise InsufficientCapacity(f"EC2 has no capacity to start {instances} ({', '.join(codes)}); retry later")
 
     def drain(self, instance_ids: Sequence[str], now: float) -> None:
         """Write the order where the workers read it."""

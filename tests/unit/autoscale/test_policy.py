@@ -242,8 +242,10 @@ def carried_out(fleet: tuple[Instance, ...], decision: Decision) -> tuple[Instan
 
 
 def test_first_task_launches_one_instance() -> None:
-    """From zero, one task is enough."""
-    assert decided(QueueDepth(1, 0)).launch == (1,)
+    """From zero, one task is enough; the reason counts in words that fit."""
+    decision = decided(QueueDepth(1, 0))
+    assert decision.launch == (1,)
+    assert "1 instance can clear it" in decision.reason
 
 
 def test_burst_launches_enough_for_the_target_time() -> None:
