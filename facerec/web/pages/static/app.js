@@ -17,6 +17,28 @@ const facerec = {
     return new Promise(() => {});
   },
 
+  /**
+   * Post a form and call `progress(sent, all)` with bytes, which `fetch` does not tell; resolves to `{ status, text, header }`.
+   * After the end of a session the sign-in opens.
+   */
+  upload(url, form, { progress, signal, headers = {} }) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      const header = (name) => request.getResponseHeader(name);
+      request.open("POST", url);
+      for (const [name, value] of Object.entries({ ...facerec.headers(), ...headers })) request.setRequestHeader(name, value);
+      request.upload.addEventListener("progress", ({ loaded, total }) => progress(loaded, total));
+      request.addEventListener("load", () => {
+        resolve({ status: request.status, text: request.responseText, header });
+        const elsewhere = header("HX-Redirect");
+        if (elsewhere) setTimeout(() => location.assign(elsewhere)); // first the page learns that nothing is sent any more
+      });
+      request.addEventListener("error", () => reject(new TypeError("no connection")));
+      signal.addEventListener("abort", () => { request.abort(); reject(signal.reason); });
+      request.send(form);
+    });
+  },
+
   /** Show a sentence for a while; screen readers read it aloud. */
   say(sentence) {
     const toast = document.getElementById("toast");

@@ -157,7 +157,7 @@
     error.textContent = sentence;
   };
 
-  form.addEventListener("submit", (event) => {
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (upload) return;
     error.textContent = problem();
@@ -170,28 +170,27 @@
     if (value("operation") === "enrol" && value("whom") === "person") {
       query.searchParams.set("person", find("[name=person]").value.trim());
     }
-    upload = new XMLHttpRequest();
-    upload.open("POST", query);
-    for (const [name, text] of Object.entries({ ...facerec.headers(), "Idempotency-Key": key })) upload.setRequestHeader(name, text);
-    upload.upload.addEventListener("progress", ({ loaded, total: all }) => {
+    const progress = (sent, all) => {
       bar.max = all;
-      bar.value = loaded;
-      words.textContent = loaded < all ? fill(texts.sending, { sent: size(loaded), total: size(all) }) : texts.storing;
-    });
-    upload.addEventListener("load", ({ target }) => {
-      const place = target.getResponseHeader("Location") ?? target.getResponseHeader("HX-Redirect");
-      if (place) location.assign(place);
-      else ended(target.responseText);
-    });
-    upload.addEventListener("error", () => ended(document.body.dataset.failed));
-    upload.addEventListener("abort", () => ended(texts.stopped));
-    bar.value = 0;
-    words.textContent = fill(texts.sending, { sent: size(0), total: size(total()) });
+      bar.value = sent;
+      words.textContent = sent < all ? fill(texts.sending, { sent: size(sent), total: size(all) }) : texts.storing;
+    };
+    upload = new AbortController();
+    const { signal } = upload;
+    progress(0, total());
     busy(true);
-    upload.send(body);
+    try {
+      const reply = await facerec.upload(query, body, { progress, signal, headers: { "Idempotency-Key": key } });
+      upload = null;
+      const place = reply.header("Location");
+      if (place) location.assign(place);
+      else ended(reply.text);
+    } catch {
+      ended(signal.aborted ? texts.stopped : document.body.dataset.failed);
+    }
   });
   find("#job-stop").addEventListener("click", () => upload?.abort());
-  window.addEventListener("beforeunload", (event) => { if (upload && upload.readyState < 4) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (upload) event.preventDefault(); });
   // A page that comes back from the browser's memory is ready for the next job.
   window.addEventListener("pageshow", (event) => { if (event.persisted) ended(""); });
   refresh();

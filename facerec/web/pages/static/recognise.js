@@ -66,7 +66,7 @@
 
     async run() {
       this.abort = new AbortController();
-      this.show("sending", fill(words.sending, { share: number(0, { style: "percent" }) }), 0);
+      this.showShare(0);
       try {
         for (let tries = 1; ; tries += 1) {
           let reply = await this.send();
@@ -83,29 +83,15 @@
       }
     }
 
-    /** Send the photo; `fetch` does not tell how much has been sent. */
     send() {
-      return new Promise((resolve, reject) => {
-        const request = new XMLHttpRequest();
-        request.open("POST", words.url);
-        for (const [name, value] of Object.entries(facerec.headers())) request.setRequestHeader(name, value);
-        request.upload.addEventListener("progress", (event) => {
-          const share = event.loaded / event.total;
-          this.show("sending", fill(words.sending, { share: number(share, { style: "percent" }) }), share);
-        });
-        request.upload.addEventListener("load", () => this.wait("waiting"));
-        request.addEventListener("load", () => {
-          const { status, responseText: text } = request;
-          const elsewhere = request.getResponseHeader("HX-Redirect"); // the session has ended
-          if (elsewhere) location.assign(elsewhere);
-          resolve({ status, text, header: (name) => request.getResponseHeader(name) });
-        });
-        request.addEventListener("error", () => reject(new TypeError("no connection")));
-        this.abort.signal.addEventListener("abort", () => { request.abort(); reject(this.abort.signal.reason); });
-        const form = new FormData();
-        form.append("file", this.file, this.name);
-        request.send(form);
-      });
+      const form = new FormData();
+      form.append("file", this.file, this.name);
+      const progress = (sent, all) => (sent < all ? this.showShare(sent / all) : this.wait("waiting"));
+      return facerec.upload(words.url, form, { progress, signal: this.abort.signal });
+    }
+
+    showShare(share) {
+      this.show("sending", fill(words.sending, { share: number(share, { style: "percent" }) }), share);
     }
 
     wait(state) {
@@ -130,7 +116,7 @@
         this.show("retrying", fill(words.retrying, { sentence, seconds: number(left), n }), 1 - left / seconds);
         await this.sleep(1000);
       }
-      this.show("sending", fill(words.sending, { share: number(0, { style: "percent" }) }), 0);
+      this.showShare(0);
     }
 
     sleep(ms) {
