@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -13,9 +13,12 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
+from facerec.api_keys import Scope, issue
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb import Table
+from facerec.aws.dynamodb.api_keys import DynamoApiKeys
 from facerec.aws.dynamodb.fleet_history import DynamoFleetHistory
+from facerec.aws.dynamodb.sessions import DynamoSessions
 from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 from facerec.aws.object_store import S3ObjectStore
@@ -31,6 +34,7 @@ from facerec.processes.addresses import free_port, poll_until
 from facerec.provision.iam_policies import policy
 from facerec.provision.iam_statements import Place
 from facerec.provision.provisioning import provision
+from facerec.session_records import begin_session
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings, QueueSettings
@@ -195,6 +199,25 @@ def test_web_tier_reads_the_history_of_the_fleet_and_nothing_else_there(fresh: S
     for kind in ("drain", "lease", "number"):
         with pytest.raises(ClientError, match="AccessDenied"):
             list(Table(clients, fresh.fleet_table).items(kind))
+
+
+def test_only_the_web_tier_reads_what_proves_a_session(fresh: Settings, guard: Guard) -> None:
+    """Workers write to the table of sessions, and cannot make one: its proof needs the stored hash of the key."""
+    now = datetime.now(UTC)
+    key, token = issue("desk", [Scope.ADMIN], now=now)
+    DynamoApiKeys(Clients(fresh), fresh.keys_table).put(key)
+    web, worker = (Clients(guarded(fresh, guard(role))) for role in ("web", "worker"))
+    sessions = DynamoSessions(web, fresh.people_table)
+    session, _ = begin_session(token, now=now, length=timedelta(hours=1))
+    sessions.add(session)
+    assert sessions.get(session.token_hash) == session
+    assert DynamoApiKeys(web, fresh.keys_table).get(key.key_id) == key
+    sessions.remove(session.token_hash)
+    assert sessions.get(session.token_hash) is None
+    keys = DynamoApiKeys(worker, fresh.keys_table)
+    for reading in (lambda: keys.get(key.key_id), keys.keys):
+        with pytest.raises(ConfigurationError, match="check the role"):
+            reading()
 
 
 def test_provisioning_and_dead_letters_need_no_more(
