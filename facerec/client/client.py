@@ -8,8 +8,9 @@ from uuid import UUID
 
 import urllib3
 
+from facerec.api_answers import Erasure, Receipt
 from facerec.client.jobs import Jobs
-from facerec.client.models import Erasure, Receipt, Recognition
+from facerec.client.models import Recognition
 from facerec.client.people import People, Photos
 from facerec.client.photo_requests import Photo, earlier_result, file_of, recognised, segment
 from facerec.client.transport import Transport

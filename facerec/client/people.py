@@ -3,18 +3,9 @@
 from collections.abc import Iterator
 from uuid import UUID
 
+from facerec.api_answers import ErasureBegun, Merge, PeoplePage, PersonSummary, PhotosPage, PhotoSummary, Rejected
 from facerec.client.errors import NotEnrolled
-from facerec.client.models import (
-    Enrolled,
-    ErasureBegun,
-    Merge,
-    PeoplePage,
-    PersonSummary,
-    PhotosPage,
-    PhotoSummary,
-    Recognition,
-    Rejected,
-)
+from facerec.client.models import Enrolled, Recognition
 from facerec.client.photo_requests import PENDING, Photo, done, file_of, late_result, recognised, segment
 from facerec.client.transport import Transport
 

@@ -7,35 +7,19 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 
+from facerec.api_answers import REFUSAL_STATUS, Pending
 from facerec.background import backoff_seconds
 from facerec.client.errors import StillPending, with_status
 from facerec.client.models import Recognition
 from facerec.client.transport import Fields, Reply, Transport
-from facerec.message_base import Message
-from facerec.messages import Outcome, Refusal
+from facerec.messages import Outcome
 
 Photo = bytes | str | os.PathLike[str]
 """The bytes of a photo, or the path of its file."""
 
 PENDING = 202
-REFUSAL_STATUS = {
-    Refusal.NO_SUCH_TEMPLATE: 404,
-    Refusal.NO_SUCH_PERSON: 404,
-    Refusal.NO_SUCH_FACE: 422,
-    Refusal.OTHER_MODEL: 409,
-    Refusal.INVALID_NAME: 400,
-    Refusal.NOT_ENROLLED: 422,
-    Refusal.UNSUPPORTED: 501,
-}
-"""The statuses of the web tier's replies, for results that come after them."""
 _STATUS = {Outcome.INVALID_IMAGE: 415, Outcome.REFUSED: 422, Outcome.FAILED: 500}
 _LONGEST_POLL_SECONDS = 5.0
-
-
-class Pending(Message):
-    """A request whose result is still to come."""
-
-    request_id: UUID
 
 
 def file_of(photo: Photo, filename: str | None = None) -> tuple[str, bytes]:

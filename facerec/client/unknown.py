@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from facerec.client.models import Promoted, Recognition, UnknownPage, UnknownRemoved, UnknownSummary
+from facerec.api_answers import Promoted, UnknownPage, UnknownRemoved, UnknownSummary
+from facerec.client.models import Recognition
 from facerec.client.photo_requests import Photo, file_of, recognised, segment
 from facerec.client.transport import Transport
 

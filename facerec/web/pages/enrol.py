@@ -11,7 +11,7 @@ from facerec.gallery.people import NoSuchPerson, Person
 from facerec.messages import Outcome, RecognitionResult, Refusal
 from facerec.operations import CheckEnrolment
 from facerec.web.api.services import ApiServices
-from facerec.web.api.v1.photo_requests import REFUSAL_STATUS, ask, earlier_photo, own_result, read_photo
+from facerec.web.api.v1.photo_requests import ask, earlier_photo, own_result, read_photo, refusal_status
 from facerec.web.asking import Answer
 from facerec.web.auth.access import needs
 from facerec.web.forms import Photo
@@ -138,8 +138,7 @@ def answered(asked: tuple[UUID, Answer]) -> RecognitionResult:
     if result is None or result.outcome in {Outcome.INVALID_IMAGE, Outcome.FAILED}:
         abort(error_page(reply.status, reply.text, retry_after_seconds=reply.retry_after_seconds))
     if result.outcome is Outcome.REFUSED and result.refusal is not Refusal.NOT_ENROLLED:
-        status = 422 if result.refusal is None else REFUSAL_STATUS.get(result.refusal, 422)
-        abort(error_page(status, result.detail or reply.text))
+        abort(error_page(refusal_status(result), result.detail or reply.text))
     return result
 
 

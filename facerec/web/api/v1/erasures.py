@@ -9,8 +9,9 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, Field
 
+from facerec.api_answers import ErasedPlace, Erasure, ErasureBegun, Receipt
 from facerec.api_keys import Scope
-from facerec.erasure_records import ErasureRecord, PlaceState
+from facerec.erasure_records import ErasureRecord
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.gallery.erasure import Begun
 from facerec.gallery.people import as_template_id
@@ -26,54 +27,10 @@ from facerec.web.results import json_error
 log = structlog.get_logger(__name__)
 
 
-class ErasureBegun(BaseModel):
-    """An erasure that has begun; the header `Location` has the address of its ledger."""
-
-    erasure_id: UUID
-    subject_key: str
-    """Keep it: with it the ledger's hashes can be shown to be about a name. It is kept nowhere."""
-
-
 class ErasurePath(BaseModel):
     """An erasure."""
 
     erasure_id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-
-
-class ErasedPlace(BaseModel):
-    """A place that may have something of the person."""
-
-    name: str
-    state: PlaceState
-    removed: int
-    """How many objects, items or messages were removed."""
-    detail: str
-    confirmed_at: datetime | None
-    confirmed_by: str
-
-
-class Erasure(BaseModel):
-    """The ledger of an erasure. It names no person."""
-
-    erasure_id: UUID
-    collection: str
-    complete: bool
-    """Whether nothing is owed any more."""
-    begun_at: datetime
-    completed_at: datetime | None
-    by: str
-    """Who asked for it."""
-    subject_hashes: list[str]
-    """HMAC-SHA256 of each name under the subject key."""
-    places: list[ErasedPlace]
-
-
-class Receipt(BaseModel):
-    """A JSON Web Signature (RFC 7515) with Ed25519, in flattened JSON; the payload is the ledger as a document."""
-
-    payload: str
-    protected: str
-    signature: str
 
 
 class NoReceipt(FacerecError):
@@ -103,8 +60,8 @@ def routes(services: ApiServices) -> APIBlueprint:
                 begun_at=record.begun_at,
                 completed_at=record.completed_at,
                 by=record.by,
-                subject_hashes=list(record.subject_hashes),
-                places=[ErasedPlace.model_validate(place.model_dump()) for place in record.places],
+                subject_hashes=record.subject_hashes,
+                places=tuple(ErasedPlace.model_validate(place.model_dump()) for place in record.places),
             )
         )
 

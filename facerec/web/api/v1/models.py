@@ -1,7 +1,6 @@
 """What the API answers, beside errors: the worker's result as programs read it."""
 
-from typing import Annotated, Literal
-from uuid import UUID
+from typing import Annotated
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -47,13 +46,6 @@ class Result(RecognitionResult):
             if enrolment["template_id"] is not None:
                 enrolment["template_id"] = shown_id(enrolment["template_id"])
         return cls.model_validate(fields)
-
-
-class Pending(BaseModel):
-    """A request whose result will be at `/api/v1/results/<request_id>`; the header `Location` has the address."""
-
-    request_id: UUID
-    status: Literal["pending"] = "pending"
 
 
 class PhotoPath(BaseModel):

@@ -1,6 +1,5 @@
 """The people of a collection: list, add, show, rename, merge, take a merge back, remove."""
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -8,14 +7,15 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, ConfigDict, Field
 
+from facerec.api_answers import ErasureBegun, Merge, PeoplePage, PersonSummary
 from facerec.api_keys import Scope
 from facerec.errors import FacerecError
 from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName
-from facerec.gallery.people import NoSuchMerge, NoSuchPerson, PersonExists
+from facerec.gallery.people import NoSuchMerge, NoSuchPerson, Person, PersonExists
 from facerec.ports import MergeRecord
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, as_json, described, errors
-from facerec.web.api.v1.erasures import ErasureBegun, erasure_begun
+from facerec.web.api.v1.erasures import erasure_begun
 from facerec.web.api.v1.pages import PageQuery, after, next_cursor
 from facerec.web.api.v1.photo_requests import CollectionQuery, chosen_collection
 from facerec.web.auth.access import client_name, needs
@@ -51,37 +51,6 @@ class MergeBody(Body):
     into: Name
 
 
-class PersonSummary(BaseModel):
-    """A person."""
-
-    name: str
-    photos: int
-    """How many photos are enrolled; a person may have none."""
-    first_enrolled: datetime | None
-    last_enrolled: datetime | None
-
-
-class PeoplePage(BaseModel):
-    """People by name."""
-
-    people: list[PersonSummary]
-    next: str | None
-    """The `cursor` of the next page; null on the last one."""
-
-
-class Merge(BaseModel):
-    """A merge of two people, which can be taken back."""
-
-    merge_id: UUID
-    source: str
-    """The name of the merged person."""
-    into: str
-    """The person who has its photos."""
-    photos: int
-    """How many photos have changed hands."""
-    merged_at: datetime
-
-
 def routes(services: ApiServices) -> APIBlueprint:
     """Make the routes."""
     api = described("people", __name__, "The people of a collection.")
@@ -94,15 +63,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         """List the people of the collection by name."""
         last = None if query.cursor is None else after(query.cursor)
         found = persons.persons(chosen_collection(services, query), after=last, limit=query.limit + 1)
-        page = [
-            PersonSummary(
-                name=each.name,
-                photos=each.templates,
-                first_enrolled=each.first_enrolled,
-                last_enrolled=each.last_enrolled,
-            )
-            for each in found[: query.limit]
-        ]
+        page = tuple(map(_summary, found[: query.limit]))
         following = next_cursor(page[-1].name) if len(found) > query.limit else None
         return as_json(PeoplePage(people=page, next=following))
 
@@ -117,7 +78,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def get_person(path: PersonPath, query: CollectionQuery) -> Response:
         """Show a person."""
-        return as_json(_person(services, chosen_collection(services, query), path.name))
+        return as_json(_summary(persons.person(chosen_collection(services, query), path.name).summary()))
 
     @api.patch("/people/<person:name>", responses={200: PersonSummary, **errors(404, 409)}, **RULE)
     @needs(Scope.ENROL)
@@ -125,7 +86,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         """Give a person another name. If it is another person's, merge the two instead."""
         collection = chosen_collection(services, query)
         persons.rename(collection, path.name, body.name)
-        return as_json(_person(services, collection, body.name))
+        return as_json(_summary(persons.person(collection, body.name).summary()))
 
     @api.delete("/people/<person:name>", responses={202: ErasureBegun, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
@@ -165,14 +126,12 @@ def answer_name_errors(api: APIBlueprint) -> None:
         api.register_error_handler(error, lambda exc, status=status: json_error(status, str(exc)))
 
 
-def _person(services: ApiServices, collection: str, name: str) -> PersonSummary:
-    found = services.persons.person(collection, name)
-    times = [entry.enrolled_at for entry in found.entries]
+def _summary(person: Person) -> PersonSummary:
     return PersonSummary(
-        name=found.name,
-        photos=len(found.entries),
-        first_enrolled=min(times, default=None),
-        last_enrolled=max(times, default=None),
+        name=person.name,
+        photos=person.templates,
+        first_enrolled=person.first_enrolled,
+        last_enrolled=person.last_enrolled,
     )
 
 

@@ -8,16 +8,17 @@ from flask import Response, abort, request
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
+from facerec.api_answers import REFUSAL_STATUS, Pending
 from facerec.errors import ObjectMissing
 from facerec.message_base import CollectionName, problems
-from facerec.messages import Outcome, RecognitionResult, Refusal
+from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import input_key
 from facerec.operations import Operation
 from facerec.stored_results import result_of_request
 from facerec.web import replies, uploads
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, Query, as_json
-from facerec.web.api.v1.models import Pending, Result
+from facerec.web.api.v1.models import Result
 from facerec.web.asking import Answer, Question
 from facerec.web.auth.access import presented_key
 from facerec.web.auth.collections import may_use_or_owns, own_collection
@@ -31,16 +32,6 @@ FILE, PAIR = "file", ("source", "target")
 """The fields of forms."""
 B = TypeVar("B", bound=BaseModel)
 Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"format": "byte"})]
-
-REFUSAL_STATUS = {
-    Refusal.NO_SUCH_TEMPLATE: 404,
-    Refusal.NO_SUCH_PERSON: 404,
-    Refusal.NO_SUCH_FACE: 422,
-    Refusal.OTHER_MODEL: 409,
-    Refusal.INVALID_NAME: 400,
-    Refusal.NOT_ENROLLED: 422,
-    Refusal.UNSUPPORTED: 501,
-}
 
 
 class CollectionQuery(Query):
@@ -204,10 +195,14 @@ def _without_result(request_id: UUID, reply: Reply) -> Response:
     return json_error(reply.status, reply.text, retry_after_seconds=reply.retry_after_seconds)
 
 
+def refusal_status(result: RecognitionResult) -> int:
+    """Return the status of an operation that the worker refused."""
+    return 422 if result.refusal is None else REFUSAL_STATUS[result.refusal]
+
+
 def refused_error(result: RecognitionResult) -> Response:
     """Make the error of an operation that the worker refused."""
-    status = 422 if result.refusal is None else REFUSAL_STATUS.get(result.refusal, 422)
-    return json_error(status, result.detail or "the request cannot be done")
+    return json_error(refusal_status(result), result.detail or "the request cannot be done")
 
 
 def shown(result: RecognitionResult) -> Response:

@@ -1,6 +1,5 @@
 """Enrolled photos: list, add, show and remove."""
 
-from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,6 +8,7 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, BeforeValidator, Strict
 
+from facerec.api_answers import ErasureBegun, Pending, PhotosPage, PhotoSummary
 from facerec.api_keys import Scope
 from facerec.errors import ObjectMissing
 from facerec.gallery.names import valid_identity
@@ -18,8 +18,8 @@ from facerec.operations import Enrol
 from facerec.ports import TemplateEntry
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import ApiError, as_json, described, errors
-from facerec.web.api.v1.erasures import ErasureBegun, erasure_begun
-from facerec.web.api.v1.models import Match, Pending, PhotoPath, no_photo
+from facerec.web.api.v1.erasures import erasure_begun
+from facerec.web.api.v1.models import Match, PhotoPath, no_photo
 from facerec.web.api.v1.pages import PageQuery, after, next_cursor
 from facerec.web.api.v1.people import RULE, PersonPath, answer_name_errors
 from facerec.web.api.v1.photo_requests import (
@@ -54,31 +54,6 @@ _WORDS = {"true": True, "false": False}
 
 Flag = Annotated[bool, BeforeValidator(lambda value: _WORDS.get(value, value), json_schema_input_type=bool), Strict()]
 """`true` or `false` in a query."""
-
-
-class PhotoSummary(BaseModel):
-    """An enrolled photo."""
-
-    id: UUID
-    name: str
-    """Whose it is."""
-    filename: str
-    enrolled_at: datetime
-    probability: float
-    """Of the detection of its face."""
-    model_id: str
-    """Only with the model in use its face is found."""
-    kept: bool
-    """Whether the photo itself can be read; imported faces may have none."""
-    external_id: str | None
-
-
-class PhotosPage(BaseModel):
-    """The photos of a person."""
-
-    photos: list[PhotoSummary]
-    next: str | None
-    """The `cursor` of the next page; null on the last one."""
 
 
 class Enrolled(BaseModel):
@@ -133,7 +108,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         page = following[: query.limit]
         more = len(following) > len(page)
         cursor = next_cursor(page[-1].template_id) if more else None
-        return as_json(PhotosPage(photos=[_summary(each) for each in page], next=cursor))
+        return as_json(PhotosPage(photos=tuple(map(_summary, page)), next=cursor))
 
     @api.post(
         "/people/<person:name>/photos",

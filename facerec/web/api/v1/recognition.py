@@ -6,13 +6,14 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import Field
 
+from facerec.api_answers import Pending
 from facerec.api_keys import Scope
 from facerec.gallery.people import as_template_id
 from facerec.message_base import Ratio
 from facerec.operations import Detect, Recognise, Verify
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Query, described, errors
-from facerec.web.api.v1.models import Pending, PhotoPath, Result, no_photo
+from facerec.web.api.v1.models import PhotoPath, Result, no_photo
 from facerec.web.api.v1.photo_requests import (
     PAIR,
     CollectionQuery,

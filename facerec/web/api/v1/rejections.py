@@ -2,18 +2,17 @@
 
 from functools import partial
 from typing import Annotated
-from uuid import UUID
 
 from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
-from pydantic import BaseModel, Field, RootModel
+from pydantic import Field, RootModel
 
+from facerec.api_answers import Pending, Rejected
 from facerec.api_keys import Scope
 from facerec.gallery.names import valid_identity
 from facerec.operations import Reject
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
-from facerec.web.api.v1.models import Pending
 from facerec.web.api.v1.people import RULE, PersonPath, answer_name_errors
 from facerec.web.api.v1.photo_requests import (
     JSON,
@@ -33,14 +32,6 @@ from facerec.web.forms import Photo, decode_photo
 
 MAX_FACES = 4096
 """Far more than a photo shows."""
-
-
-class Rejected(BaseModel):
-    """A face that is remembered not to be a person's."""
-
-    name: str
-    face: int
-    request_id: UUID
 
 
 class NotQuery(CollectionQuery):

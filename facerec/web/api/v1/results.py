@@ -7,12 +7,13 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, ConfigDict, Field
 
+from facerec.api_answers import Pending
 from facerec.api_keys import Scope
 from facerec.object_keys import request_prefix
 from facerec.stored_results import result_of_request
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
-from facerec.web.api.v1.models import Pending, Result
+from facerec.web.api.v1.models import Result
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.request_ids import may_read
 from facerec.web.results import json_error

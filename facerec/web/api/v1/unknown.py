@@ -1,19 +1,19 @@
 """Unknown people: list, show, search by a photo, promote to a person, remove."""
 
-from datetime import datetime
 from typing import Annotated
 
 from flask import Response, abort
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, ConfigDict, Field
 
+from facerec.api_answers import Pending, Promoted, UnknownPage, UnknownRemoved, UnknownSummary
 from facerec.api_keys import Scope
 from facerec.gallery.unknown_people import NoSuchUnknown
 from facerec.operations import SearchUnknown
 from facerec.unknown_records import UnknownPerson
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, as_json, described, errors
-from facerec.web.api.v1.models import Pending, Result
+from facerec.web.api.v1.models import Result
 from facerec.web.api.v1.pages import PageQuery, after, next_cursor
 from facerec.web.api.v1.people import Name, answer_name_errors
 from facerec.web.api.v1.photo_requests import CollectionQuery, ask, chosen_collection, photo_body, respond, shown
@@ -36,45 +36,6 @@ class PromoteBody(Body):
     person: Name
 
 
-class UnknownSummary(BaseModel):
-    """An unknown person."""
-
-    unknown_id: str
-    first_seen: datetime
-    last_seen: datetime
-    seen_count: int
-    """How many times, at most once a minute."""
-    faces: int
-    """How many of its faces are kept, as templates without a photo."""
-    aliases: list[str]
-    """The ids that were merged into this one."""
-    expires_at: datetime
-    """When it is forgotten, unless it is seen again."""
-
-
-class UnknownPage(BaseModel):
-    """Unknown people by id."""
-
-    unknown: list[UnknownSummary]
-    next: str | None
-    """The `cursor` of the next page; null on the last one."""
-
-
-class Promoted(BaseModel):
-    """The person that an unknown person has become."""
-
-    name: str
-    """As the collection spells it."""
-    photos: int
-    """How many templates the person got; they have no photo."""
-
-
-class UnknownRemoved(BaseModel):
-    """What was removed."""
-
-    faces: int
-
-
 def routes(services: ApiServices) -> APIBlueprint:
     """Make the routes."""
     api = described("unknown", __name__, "Unknown people, where their collection keeps them.")
@@ -88,7 +49,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         """List the unknown people of the collection by id."""
         last = "" if query.cursor is None else after(query.cursor)
         found = unknown.page(chosen_collection(services, query), after=last, limit=query.limit + 1)
-        page = [_summary(record) for record in found[: query.limit]]
+        page = tuple(map(_summary, found[: query.limit]))
         following = next_cursor(page[-1].unknown_id) if len(found) > query.limit else None
         return as_json(UnknownPage(unknown=page, next=following))
 
@@ -141,6 +102,6 @@ def _summary(record: UnknownPerson) -> UnknownSummary:
         last_seen=record.last_seen,
         seen_count=record.seen,
         faces=len(record.views),
-        aliases=list(record.aliases),
+        aliases=record.aliases,
         expires_at=record.expires_at,
     )

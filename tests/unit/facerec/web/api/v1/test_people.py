@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from facerec.api_answers import REFUSAL_STATUS
 from facerec.api_keys import Scope, issue
 from facerec.errors import Transient
 from facerec.gallery.enrolment import EnrolmentStatus
@@ -20,7 +21,6 @@ from facerec.messages import Refusal
 from facerec.ports import CollectionRecord
 from facerec.settings import Settings
 from facerec.settings.resources import ErasureSettings
-from facerec.web.api.v1.photo_requests import REFUSAL_STATUS
 from facerec.web.api.v1.photos import Status
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.drawn_faces import DrawnFace, photo
