@@ -6,6 +6,7 @@ The names are those by which it may be addressed, beside those of loopback.
   also writes them a moment after they change, on the event loop that handles the requests, so the state is consistent.
 - ministack continues a long poll after its client has left, and delivers the next message to it; its end waits for
   that poll, too. This wrapper ends the poll.
+- ministack parses the condition of a query again for each item of the partition. This wrapper keeps what was parsed.
 - ministack answers every web page that a browser on this machine shows. This wrapper refuses that (`page_check`).
 - ministack's MQTT listener, which is off unless it is asked for, serves every client (`edge.mqtt_listener`).
 """
@@ -15,11 +16,13 @@ import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
 from ministack import app as ministack  # type: ignore[import-untyped] # it ships no types
 from ministack.core.persistence import save_all  # type: ignore[import-untyped] # it ships no types
+from ministack.services import dynamodb  # type: ignore[import-untyped] # it ships no types
 
 from facerec.local.edge.mqtt_listener import ENABLED, make_strict
 from facerec.local.page_check import CORS_PREFIX, refusal
@@ -37,6 +40,9 @@ _LONG_POLL = b"AmazonSQS.ReceiveMessage"
 _SETTLE_SECONDS = 1.0
 _LARGEST_SHARE = 0.05
 """ministack answers no request while it saves: at most this share of the time."""
+
+_PARSERS = ("_tokenize", "_condition_syntax_error")
+_KEPT_EXPRESSIONS = 1_000
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -173,6 +179,12 @@ def for_programs(app: _App, names: Sequence[str] = ()) -> _App:
     return wrapped
 
 
+def keep_parsed_expressions() -> None:
+    """Let ministack's DynamoDB parse each expression once: a query of 10 000 items takes 40 % of the time."""
+    for name in _PARSERS:
+        setattr(dynamodb, name, lru_cache(_KEPT_EXPRESSIONS)(getattr(dynamodb, name)))
+
+
 def _header(scope: _Message, name: bytes) -> bytes:
     value: bytes = dict(scope.get("headers", ())).get(name, b"")
     return value
@@ -188,6 +200,7 @@ if __name__ == "__main__":
     # Until SIGTERM, as configured by ministack's own variables.
     names, sys.argv[1:] = sys.argv[1:], []  # ministack reads them, too
     saver = Saver()
+    keep_parsed_expressions()
     if os.environ[ENABLED] == "1":
         make_strict(os.environ["BIND_HOST"], lambda: saver.note("sqs", b"SendMessage"))
     ministack.app = for_programs(saving(polling_while_connected(ministack.app), saver), names)
