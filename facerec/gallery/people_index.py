@@ -18,6 +18,8 @@ from facerec.ports import EnrolledPeople, PersonRecords, TemplateEntry
 MAX_COLLECTIONS = 8
 MAX_TEMPLATES = 100_000
 """Of all collections in memory, at about 1 kB each. A larger collection is read at every use."""
+FEW_TEMPLATES = 1_000
+"""About what one query of DynamoDB returns."""
 _LOCKS = 16
 
 
@@ -112,6 +114,10 @@ class PeopleIndex:
             if self._kept.get(collection) is found:  # and not a later one by now
                 self._kept[collection] = renamed
         return renamed
+
+    def reads_little(self, collection: str) -> bool:
+        """Whether `people` has next to nothing to read: the collection is in memory, or small; raises `Transient`."""
+        return self._current(collection) is not None or self._enrolled.count(collection) <= FEW_TEMPLATES
 
     def _current(self, collection: str) -> IndexedPeople | None:
         with self._lock:

@@ -1,13 +1,16 @@
 """People in a browser: find, rename, merge, delete."""
 
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from facerec.errors import Transient
 from facerec.gallery.receipt_signing import SigningKey, verified
 from facerec.settings import Settings
 from facerec.settings.resources import ErasureSettings
@@ -34,17 +37,53 @@ def site(tmp_path: Path, signing_key: SigningKey) -> Iterator[ServedWebTier]:
         yield web
 
 
+def held(store: object, method: str, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let calls of a store's method wait for the event."""
+    event, call = threading.Event(), getattr(store, method)
+
+    def wait(*values: Any) -> Any:
+        assert event.wait(60)
+        return call(*values)
+
+    monkeypatch.setattr(store, method, wait)
+    return event
+
+
 def test_people_are_searched_and_shown_page_by_page(
-    site: ServedWebTier, page: Page, check_accessible: CheckAccessible
+    site: ServedWebTier, page: Page, watch: Watch, check_accessible: CheckAccessible, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address keeps what is shown; the keyboard goes on at the first new person."""
+    """While many are read, the page says so, and why it cannot read them.
+
+    The address keeps what is shown; the keyboard goes on at the first new person.
+    """
     page.goto("/people")
     expect(page.get_by_role("heading", name="Nobody is enrolled here yet")).to_be_visible()
     check_accessible(page)
     enrol(site.tier, *[f"Person {number:04}" for number in range(1, 1241)], body=portrait("Ada"))
     site.tier.records.add_name("default", "Zoe")
+    may_read = held(site.tier.templates, "entries", monkeypatch)
     page.reload()
+    reading = page.get_by_text("The list of people is being read.")
+    expect(reading).to_be_visible()
+    expect(page.get_by_role("button", name="Enrol a person")).to_be_visible()
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    check_accessible(page)
+    site.tier.templates.outage = Transient("the table cannot be reached")
+    may_read.set()
+    expect(page.get_by_role("alert")).to_contain_text("cannot be reached right now")
+    expect(reading).to_be_hidden()
+    check_accessible(page)
+    watch.expect("status of 503")
+    watch.expect("Error Code 503 from /people")
+    site.tier.templates.outage = None
+    may_read.clear()
+    page.get_by_role("button", name="Try again").click()
+    expect(reading).to_be_visible()
+    page.get_by_label("Search by name").fill("zoe")
+    may_read.set()
     cards = page.locator(".person-card")
+    expect(cards).to_have_count(1)
+    page.get_by_label("Search by name").fill("")
     expect(cards).to_have_count(60)
     expect(page.get_by_text("1,241 people, 1,240 photos")).to_be_visible()
     check_accessible(page)

@@ -31,11 +31,15 @@ def blueprint(services: ApiServices) -> Blueprint:
     def index() -> Response:
         collection, part = page_collection(services), requested_part()
         search = request.args.get("q", "").strip()
-        page = services.persons.page(collection, search=search, start=part.start, limit=part.stop - part.start)
-        values: dict[str, Any] = {"page": page, "part": part, "search": search, "collection": collection}
-        if part.appended:
+        values: dict[str, Any] = {"page": None, "part": part, "search": search, "collection": collection}
+        appended, listed = part.appended, swapped() == "people"
+        # A whole page is there at once: its list follows, unless a reader without JavaScript waits for all of it.
+        if appended or listed or "wait" in request.args or services.persons.index.reads_little(collection):
+            limit = part.stop - part.start
+            values["page"] = services.persons.page(collection, search=search, start=part.start, limit=limit)
+        if appended:
             return render("people_cards.html", **values)
-        if swapped() == "people":
+        if listed:
             return render("people_grid.html", **values)
         return render("people.html", **values, collections=_collections(services, collection))
 

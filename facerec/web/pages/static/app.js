@@ -82,6 +82,13 @@ const facerec = {
     return element.closest("form")?.querySelector("[role=alert]");
   },
 
+  /** Show why a request of htmx has failed: in its form, or for a while. */
+  refuse(element, sentence) {
+    const place = facerec.errorPlace(element);
+    if (place) place.textContent = sentence;
+    else facerec.say(sentence);
+  },
+
   /** Write the times and numbers of an element as its reader's locale and zone have them. */
   localise(root) {
     const all = (selector) => [...(root.matches?.(selector) ? [root] : []), ...root.querySelectorAll(selector)];
@@ -114,11 +121,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   const place = facerec.errorPlace(event.target);
   if (place) place.textContent = "";
 });
-document.addEventListener("htmx:responseError", (event) => {
-  const place = facerec.errorPlace(event.target);
-  if (place) place.textContent = event.detail.xhr.responseText;
-  else facerec.say(event.detail.xhr.responseText);
-});
-document.addEventListener("htmx:sendError", () => facerec.say(document.body.dataset.failed));
+document.addEventListener("htmx:responseError", (event) => facerec.refuse(event.target, event.detail.xhr.responseText));
+document.addEventListener("htmx:sendError", (event) => facerec.refuse(event.target, document.body.dataset.failed));
 document.addEventListener("htmx:load", (event) => facerec.localise(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => facerec.localise(document));

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from facerec.errors import Transient
 from facerec.gallery.people import People, persons_of
-from facerec.gallery.people_index import PeopleIndex
+from facerec.gallery.people_index import FEW_TEMPLATES, PeopleIndex
 from facerec.ports import TemplateEntry
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
@@ -188,6 +188,18 @@ def test_collections_used_last_stay_in_memory() -> None:
         assert len(index.people(collection).entries) == gallery.templates.count(collection)
     # "two" made room for "three", "three" for "two", and all of them for what is too large itself.
     assert gallery.templates.read == ["one", "two", "three", "two", "many", "many", "empty"]
+
+
+def test_index_knows_whether_a_look_reads_much(gallery: Gallery) -> None:
+    """Only the first one at many templates does."""
+    index = gallery.people.index
+    assert index.reads_little(COLLECTION)
+    assert index.reads_little("empty")
+    gallery.enrol("Joan", *range(10, FEW_TEMPLATES + 10))
+    assert not index.reads_little(COLLECTION)
+    assert gallery.templates.read == []
+    index.people(COLLECTION)
+    assert index.reads_little(COLLECTION)
 
 
 def test_threads_share_one_reading(gallery: Gallery) -> None:

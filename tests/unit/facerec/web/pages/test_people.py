@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from facerec.errors import Transient
+from facerec.gallery.people_index import FEW_TEMPLATES
 from facerec.gallery.receipt_signing import SigningKey, verified
 from facerec.gallery.removal import thumbnail_key
 from facerec.settings import Settings
@@ -68,6 +69,39 @@ def test_grid_shows_everybody_by_name_a_page_at_a_time(client: FlaskClient, tier
     for wrong in ("0", "-1", "x", "1e9"):
         assert cards(page(client.get(f"/people?page={wrong}"))) == names[:60]
     assert cards(page(client.get("/people?page=99999"))) == []
+
+
+def test_list_of_many_photos_follows_the_page(client: FlaskClient, tier: FakeWebTier) -> None:
+    """Until the process has read it; a reader without JavaScript can wait for a whole page."""
+    enrol(tier, *["Ada"] * FEW_TEMPLATES, "Grace", body=b"a photo")
+    for path in ("/people", "/people?q=gra&page=2"):
+        frame = page(client.get(path))
+        assert "The list of people is being read." in frame
+        assert 'type="search"' in frame
+        assert "/people/enrol" in frame
+        assert cards(frame) == []
+    assert re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', frame) == [
+        ("q", "gra"),
+        ("page", "2"),
+        ("wait", "1"),
+    ]
+    tier.templates.outage = Transient("the table cannot be reached")
+    failed = client.get("/people?wait=1", headers={"HX-Request": "true", "HX-Target": "people"})
+    assert (failed.status_code, failed.mimetype) == (503, "text/plain")
+    tier.templates.outage = None
+    assert cards(page(client.get("/people?wait=1"))) == ["Ada", "Grace"]
+    assert cards(page(client.get("/people"))) == ["Ada", "Grace"]
+    tier.templates.add(make_template(5_000, "Joan"))
+    assert cards(page(client.get("/people"))) == ["Ada", "Grace", "Joan"]
+
+
+def test_list_of_many_photos_comes_to_its_page_by_itself(client: FlaskClient, tier: FakeWebTier) -> None:
+    """As a part of it, which leaves the search field alone."""
+    enrol(tier, *["Ada"] * FEW_TEMPLATES, "Grace", body=b"a photo")
+    part = page(client.get("/people?wait=1", headers={"HX-Request": "true", "HX-Target": "people"}))
+    assert cards(part) == ["Ada", "Grace"]
+    assert '<data value="1001">1001</data> photos' in part
+    assert "<h1" not in part
 
 
 def test_search_finds_names_and_says_how_many(client: FlaskClient, tier: FakeWebTier) -> None:
