@@ -70,6 +70,8 @@ test-sdks: | $(BIN)/python
 	  || echo "CompreFace's SDK cannot be installed here, so its tests are skipped" >&2
 
 # Most slow tests wait for other processes, so four keep two cores busy. Each runs whole files, on an emulator of its own.
+# They start hundreds of commands of this tree, each of which would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 TEST_PROCESSES ?= 4
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 

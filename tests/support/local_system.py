@@ -155,6 +155,9 @@ class LocalSystem:
 
     def _exports(self) -> dict[str, str]:
         """The variables that `facerec local env` prints, once the system is ready; nothing before."""
+        # The command takes half a second of a processor, so it is not asked before it can answer.
+        if not (self.state / "running.json").exists():
+            return {}
         done = subprocess.run(
             facerec("local", "env", "--state", str(self.state)),
             cwd=CHECKOUT,
