@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
-
 from facerec.job_records import CallbackState, FileStatus, Job, JobFile, JobOperation, JobStatus, SourceKind
+from facerec.message_base import SchemaOnce
 
 ReportFormat = Literal["jsonl", "csv"]
 CONTENT_TYPES: dict[ReportFormat, str] = {
@@ -22,7 +21,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """How a cell begins that a spreadsheet would run as a formula; with its apostrophes, so that one can be removed."""
 
 
-class JobSummary(BaseModel):
+class JobSummary(SchemaOnce):
     """A job as clients see it."""
 
     job_id: UUID

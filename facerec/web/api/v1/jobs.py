@@ -13,7 +13,7 @@ from facerec.gallery.names import InvalidName
 from facerec.job_records import JobFile, JobOperation
 from facerec.jobs.report import JobSummary, ReportFormat, summary_of
 from facerec.jobs.zip_files import BadZip
-from facerec.message_base import Ratio, problems
+from facerec.message_base import Ratio, SchemaOnce, problems
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import PREFIX, Body, Query, as_json, described, errors
 from facerec.web.api.v1.photo_requests import JSON, CollectionQuery, chosen_collection
@@ -65,7 +65,7 @@ class JobListQuery(Query):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
-class JobList(BaseModel):
+class JobList(SchemaOnce):
     """The newest jobs of a key."""
 
     jobs: list[JobSummary]

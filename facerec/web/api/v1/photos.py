@@ -6,13 +6,14 @@ from uuid import UUID
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
-from pydantic import BaseModel, BeforeValidator, Strict
+from pydantic import BeforeValidator, Strict
 
 from facerec.api_answers import ErasureBegun, Pending, PhotosPage, PhotoSummary
 from facerec.api_keys import Scope
 from facerec.errors import ObjectMissing
 from facerec.gallery.names import valid_identity
 from facerec.gallery.people import as_template_id
+from facerec.message_base import SchemaOnce
 from facerec.messages import FaceQuality, RecognitionResult, ResultBox
 from facerec.operations import Enrol
 from facerec.ports import TemplateEntry
@@ -56,7 +57,7 @@ Flag = Annotated[bool, BeforeValidator(lambda value: _WORDS.get(value, value), j
 """`true` or `false` in a query."""
 
 
-class Enrolled(BaseModel):
+class Enrolled(SchemaOnce):
     """What became of a photo that was to be enrolled."""
 
     status: Status
