@@ -1,6 +1,7 @@
 """Unknown people, where their collection keeps them: list, search by a photo, promote to a person, remove."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Blueprint, Response, request
 
@@ -15,9 +16,7 @@ from facerec.web.api.v1.photo_requests import ask, own_result
 from facerec.web.auth.access import needs
 from facerec.web.pages.enrol import answered
 from facerec.web.pages.layout import CAMERA, error_page, may, page_collection, render, view_blueprint
-from facerec.web.pages.paging import MORE, swapped
-
-PAGE_SIZE = 48
+from facerec.web.pages.paging import requested_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +80,14 @@ def blueprint(services: ApiServices) -> Blueprint:
 
 
 def _listed(services: ApiServices, collection: str) -> Response:
-    start = max(0, request.args.get("start", 0, type=int))
-    everybody = services.unknown.newest(collection)
-    records = everybody[start : start + PAGE_SIZE]
-    following = start + PAGE_SIZE if len(everybody) > start + PAGE_SIZE else None
-    if swapped() == MORE:
-        return render("unknown_cards.html", records=records, following=following)
+    everybody, part = services.unknown.newest(collection), requested_part()
+    values: dict[str, Any] = {"records": everybody[part.start : part.stop], "part": part, "total": len(everybody)}
+    if part.appended:
+        return render("unknown_cards.html", **values)
     return render(
         "unknown.html",
         headers=CAMERA,
-        collection=collection,
-        records=records,
-        following=following,
-        total=len(everybody),
+        **values,
         days=services.settings.unknown.days,
         may_search=may(Scope.RECOGNISE),
     )

@@ -43,10 +43,10 @@ def shown(client: FlaskClient, path: str = "/unknown") -> list[str]:
 
 
 def test_unknown_people_are_listed_those_seen_last_first(tier: FakeWebTier, client: FlaskClient) -> None:
-    """In parts, of which the next one can be appended."""
+    """In parts, of which the next one can be appended; the address of one shows those before it, too."""
     now = datetime.now(UTC)
-    for number in range(50):
-        at = now - timedelta(minutes=(number * 7) % 50)
+    for number in range(62):
+        at = now - timedelta(minutes=(number * 7) % 62)
         record = UnknownPerson(
             unknown_id=unknown_id_of("default", uuid4(), 0),
             collection="default",
@@ -58,12 +58,12 @@ def test_unknown_people_are_listed_those_seen_last_first(tier: FakeWebTier, clie
         assert tier.unknown.put(record)
     everybody = sorted(tier.unknown.records("default"), key=lambda record: record.last_seen, reverse=True)
     ids = [record.unknown_id for record in everybody]
-    assert shown(client) == ids[:48]
-    assert shown(client, "/unknown?start=48") == ids[48:]
-    more = client.get("/unknown?start=48", headers={"HX-Request": "true", "HX-Target": "more"}).text
+    assert shown(client) == ids[:60]
+    assert shown(client, "/unknown?page=2") == ids
+    more = client.get("/unknown?page=2", headers={"HX-Request": "true", "HX-Target": "more"}).text
     assert "<html" not in more
-    assert all(each in more for each in ids[48:])
-    assert shown(client, "/unknown?start=960") == []
+    assert all((each in more) == (place >= 60) for place, each in enumerate(ids))
+    assert shown(client, "/unknown?page=20") == []
 
 
 def test_unknown_person_is_promoted_and_recognised_by_name(client: FlaskClient) -> None:
