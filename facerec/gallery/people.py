@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import groupby
-from operator import attrgetter
 
 from facerec.errors import FacerecError, ObjectMissing
-from facerec.gallery.names import KnownNames, same_person, search_key, valid_identity
-from facerec.gallery.people_index import PeopleIndex
+from facerec.gallery.names import KnownNames, same_person, valid_identity
+from facerec.gallery.people_index import IndexedPeople, PeopleIndex, people_of
 from facerec.gallery.removal import thumbnail_key
 from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
 from facerec.text import counted
@@ -112,14 +110,14 @@ class People:
         """Return the people by name, those after a name and at most `limit`."""
         known = self.index.people(collection)
         names = known.names if after is None else known.after(after)
-        return [_person(name, known.by_name.get(name, ())) for name in names[:limit]]
+        return _persons(known, names[:limit])
 
     def page(self, collection: str, *, search: str = "", start: int = 0, limit: int) -> PeoplePage:
         """Return the people by name whose name contains a text, from the place `start` on and at most `limit`."""
         known = self.index.people(collection)
         names = known.search(search)
         return PeoplePage(
-            people=[_person(name, known.by_name.get(name, ())) for name in names[start : start + limit]],
+            people=_persons(known, names[start : start + limit]),
             found=len(names),
             persons=len(known.names),
             photos=len(known.entries),
@@ -344,13 +342,8 @@ class _Belongings:
 
 def persons_of(entries: Iterable[TemplateEntry], kept: Iterable[str]) -> list[Person]:
     """Return the people of these templates and the kept names, by name without regard to case and accents."""
-    ordered = sorted(entries, key=attrgetter("identity"))
-    found = {name: list(own) for name, own in groupby(ordered, attrgetter("identity"))}
-    known = KnownNames(found)
-    for name in kept:
-        if not known.spellings(name):
-            found[name] = []
-    return [_person(name, found[name]) for name in sorted(found, key=lambda name: (search_key(name), name))]
+    known = people_of(entries, kept)
+    return _persons(known, known.names)
 
 
 def follow_replacements(
@@ -384,6 +377,10 @@ def as_template_id(text: str) -> str | None:
 def shown_id(identifier: str) -> str:
     """Return the id of a template or a merge as the APIs show it: a UUID with dashes, from either of its forms."""
     return str(uuid.UUID(identifier))
+
+
+def _persons(known: IndexedPeople, names: Iterable[str]) -> list[Person]:
+    return [_person(name, known.by_name.get(name, ())) for name in names]
 
 
 def _person(name: str, entries: Sequence[TemplateEntry]) -> Person:

@@ -7,7 +7,7 @@ changed templates are read again; the whole collection, if its record of changes
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
@@ -130,8 +130,7 @@ class PeopleIndex:
         changed = None if known is None else self._enrolled.changed_ids(collection, known.version)
         if known is None or changed is None:
             version = self._enrolled.version(collection)  # what changes while it is read comes with the next version
-            entries = {entry.template_id: entry for entry in self._enrolled.entries(collection)}
-            return _indexed(version, entries, _by_name(entries.values()), (), {})
+            return replace(people_of(self._enrolled.entries(collection), ()), version=version)
         found = self._enrolled.find(collection, sorted(changed.template_ids))
         entries = {**known.entries, **found}
         for gone in changed.template_ids - found.keys():
@@ -159,6 +158,12 @@ class PeopleIndex:
             ):
                 self._kept.popitem(last=False)
         return people
+
+
+def people_of(entries: Iterable[TemplateEntry], kept: Iterable[str]) -> IndexedPeople:
+    """Return the people of these templates and kept names, of no version."""
+    by_id = {entry.template_id: entry for entry in entries}
+    return _indexed(0, by_id, _by_name(by_id.values()), list(kept), {})
 
 
 def _indexed(
