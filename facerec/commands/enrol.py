@@ -27,9 +27,9 @@ from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.engine.migration import check_served
 from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentReport, EnrolmentStatus, WhichFace
 from facerec.gallery.look_alikes import LookAlikes
+from facerec.gallery.merges import follow_replacements
 from facerec.gallery.names import valid_collection, valid_identity
 from facerec.gallery.opening import gallery_cache
-from facerec.gallery.people import follow_replacements
 from facerec.gallery.rebuild import CollectionRebuild, RebuildReport
 from facerec.settings import Settings
 from facerec.text import counted

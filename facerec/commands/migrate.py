@@ -21,9 +21,9 @@ from facerec.engine.migration import Migration, begun, read_migration, write_mig
 from facerec.erasure_records import ReaderKind
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.gallery.damaged import usable
+from facerec.gallery.merges import follow_replacements
 from facerec.gallery.migrating import paired, pending
 from facerec.gallery.model_comparison import ComparedModel, ModelComparison, compare_models
-from facerec.gallery.people import follow_replacements
 from facerec.gallery.readers import HEARTBEAT
 from facerec.ports import DamagedTemplate
 from facerec.settings import Settings

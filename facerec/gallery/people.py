@@ -12,14 +12,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from facerec.errors import FacerecError, ObjectMissing
+from facerec.gallery.merges import Belongings, latest_merge, record_of, still_moved, without_templates
 from facerec.gallery.names import KnownNames, same_person, valid_identity
 from facerec.gallery.people_index import IndexedPeople, PeopleIndex, people_of
 from facerec.gallery.removal import thumbnail_key
 from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
-from facerec.text import counted
 
-MAX_MERGED = 5_000
-"""Templates of one merge: the ids of two models fit into one item of DynamoDB, 400 kB."""
 _ID_DIGITS = frozenset("0123456789abcdef")
 _ID_LENGTH = 32
 
@@ -171,14 +169,14 @@ class People:
                 raise self._missing(collection, old, owners)
             return self._give(collection, own, name)
         records = self.records.merges(collection)
-        begun = _latest(records, old, name, exact=exact, renames=True)
+        begun = latest_merge(records, old, name, exact=exact, renames=True)
         if own.nothing and begun is None:
             raise self._missing(collection, old, owners)
         theirs = _owned(owners, name, exact=exact)
         moved = set() if begun is None else set(begun.template_ids)
         if theirs.keys() - moved or (begun is None and self._kept(collection, name, exact=exact)):
             raise PersonExists(next(iter(theirs.values()), name), collection)
-        record = self._record(begun, collection, own, old, name, "", rename=True)
+        record = record_of(begun, collection, own, old, name, by="", at=self.now(), rename=True)
         count = self._move(record, records, own, exact=exact)
         self.records.remove_merge(collection, record.merge_id)
         return count
@@ -193,7 +191,7 @@ class People:
             raise FacerecError(f"{source!r} and {into!r} are one person; a rename makes their spelling one")
         own = self._belongings(owners, collection, source, exact=exact)
         records = self.records.merges(collection)
-        known = _latest(records, source, into, exact=exact)
+        known = latest_merge(records, source, into, exact=exact)
         if own.nothing and known is None:
             raise self._missing(collection, source, owners)
         targets = [*_owned(owners, into, exact=exact).values(), *self._kept(collection, into, exact=exact)]
@@ -201,7 +199,7 @@ class People:
             raise self._missing(collection, into, owners)
         # An earlier merge of the two that has ended has no template of the source any more.
         ended = own.templates and known and not (known.rename or own.templates.keys() & set(known.template_ids))
-        record = self._record(None if ended else known, collection, own, source, min(targets), by)
+        record = record_of(None if ended else known, collection, own, source, min(targets), by=by, at=self.now())
         self._move(record, records, own, exact=exact)
         if not record.templates:
             self.records.remove_merge(collection, record.merge_id)
@@ -226,8 +224,8 @@ class People:
             raise NoSuchMerge(f"collection {collection} has no merge {merge!r} that can be taken back")
         returned = replace(
             record,
-            templates=_still(record.templates, self.enrolled.owners(collection), record.into),
-            rejections=_still(record.rejections, self._rejections(collection), record.into),
+            templates=still_moved(record.templates, self.enrolled.owners(collection), record.into),
+            rejections=still_moved(record.rejections, self._rejections(collection), record.into),
         )
         place = [each.merge_id for each in records].index(record.merge_id)
         for other in records[:place]:
@@ -237,7 +235,7 @@ class People:
         for other in records[place + 1 :]:
             # A later merge, which moved them on, has no longer to do with them.
             if set(other.template_ids) & set(record.template_ids):
-                self.records.put_merge(_without(other, record.template_ids))
+                self.records.put_merge(without_templates(other, record.template_ids))
         for name, rejection_ids in returned.rejections.items():
             self.enrolled.reassign_rejections(collection, rejection_ids, name)
         for name, template_ids in returned.templates.items():
@@ -258,8 +256,8 @@ class People:
         except ObjectMissing:
             return None
 
-    def _belongings(self, owners: Mapping[str, str], collection: str, name: str, *, exact: bool) -> "_Belongings":
-        return _Belongings(
+    def _belongings(self, owners: Mapping[str, str], collection: str, name: str, *, exact: bool) -> Belongings:
+        return Belongings(
             _owned(owners, name, exact=exact),
             _owned(self._rejections(collection), name, exact=exact),
             self._kept(collection, name, exact=exact),
@@ -275,37 +273,7 @@ class People:
         known = KnownNames([*owners.values(), *self.records.names(collection)])
         return NoSuchPerson(name, collection, known.closest(name))
 
-    def _record(
-        self,
-        begun: MergeRecord | None,
-        collection: str,
-        own: "_Belongings",
-        source: str,
-        into: str,
-        by: str,
-        *,
-        rename: bool = False,
-    ) -> MergeRecord:
-        """Return the record to write: a new one, or that of the interrupted call with what the source has now."""
-        templates = {**({} if begun is None else _by_id(begun.templates)), **own.templates}
-        rejections = {**({} if begun is None else _by_id(begun.rejections)), **own.rejections}
-        if len(templates) + len(rejections) > MAX_MERGED:
-            raise FacerecError(
-                f"{source!r} has {counted(len(templates), 'template')}; at most {MAX_MERGED} can be given another name"
-            )
-        return MergeRecord(
-            merge_id=uuid.uuid4().hex if begun is None else begun.merge_id,
-            collection=collection,
-            source=min(templates.values(), default=source),
-            into=into,
-            templates=_by_name(templates),
-            merged_at=self.now() if begun is None else begun.merged_at,
-            by=by if begun is None or not begun.by else begun.by,
-            rejections=_by_name(rejections),
-            rename=rename,
-        )
-
-    def _move(self, record: MergeRecord, records: Sequence[MergeRecord], own: "_Belongings", *, exact: bool) -> int:
+    def _move(self, record: MergeRecord, records: Sequence[MergeRecord], own: Belongings, *, exact: bool) -> int:
         """Write the record, let earlier merges into the source follow it, then give the templates their name."""
         self.records.put_merge(record)
         for other in records:
@@ -313,7 +281,7 @@ class People:
                 self.records.put_merge(replace(other, into=record.into))
         return self._give(record.collection, own, record.into)
 
-    def _give(self, collection: str, own: "_Belongings", name: str) -> int:
+    def _give(self, collection: str, own: Belongings, name: str) -> int:
         """Give everything to another name; returns how many templates there were."""
         if own.kept:
             self.records.add_name(collection, name)
@@ -325,47 +293,10 @@ class People:
         return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Belongings:
-    """What carries a person's name, in any spelling."""
-
-    templates: dict[str, str]
-    """The spelling in each by its id, as of the rejections."""
-    rejections: dict[str, str]
-    kept: list[str]
-
-    @property
-    def nothing(self) -> bool:
-        """Whether there is no such person; rejections alone are none."""
-        return not self.templates and not self.kept
-
-
 def persons_of(entries: Iterable[TemplateEntry], kept: Iterable[str]) -> list[Person]:
     """Return the people of these templates and the kept names, by name without regard to case and accents."""
     known = people_of(entries, kept)
     return _persons(known, known.names)
-
-
-def follow_replacements(
-    enrolled: EnrolledPeople, records: PersonRecords, collection: str, replaced: Mapping[str, str]
-) -> None:
-    """Let merges cover new templates, by the ids of those that they replace after a change of the model.
-
-    To be called before the old templates are removed; may be repeated. Ids of templates that are gone are left out.
-    """
-    merges = records.merges(collection)
-    if not any(replaced.keys() & set(record.template_ids) for record in merges):
-        return
-    owners = enrolled.owners(collection)
-    for record in merges:
-        followed = {
-            name: tuple(
-                dict.fromkeys(each for each in (*own, *(replaced.get(old, old) for old in own)) if each in owners)
-            )
-            for name, own in record.templates.items()
-        }
-        if followed != record.templates:
-            records.put_merge(replace(record, templates=followed))
 
 
 def as_template_id(text: str) -> str | None:
@@ -402,44 +333,7 @@ def _owned(owners: Mapping[str, str], name: str, *, exact: bool) -> dict[str, st
     return {identifier: owners[identifier] for identifier in sorted(owners) if owners[identifier] in spellings}
 
 
-def _still(moved: Mapping[str, Sequence[str]], owners: Mapping[str, str], into: str) -> dict[str, tuple[str, ...]]:
-    """Return what a merge has moved as far as it exists and is the merged person's, or was given back already."""
-    own = {
-        name: tuple(each for each in ids if same_person(owners.get(each, ""), into) or owners.get(each) == name)
-        for name, ids in moved.items()
-    }
-    return {name: found for name, found in own.items() if found}
-
-
-def _by_id(moved: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    return {each: name for name, ids in moved.items() for each in ids}
-
-
-def _by_name(moved: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(sorted(each for each in moved if moved[each] == name)) for name in sorted({*moved.values()})}
-
-
-def _latest(
-    records: Iterable[MergeRecord], source: str, into: str, *, exact: bool, renames: bool = False
-) -> MergeRecord | None:
-    """Return the latest record of the two people; with `renames` that of a rename."""
-    found = [
-        record
-        for record in records
-        if same_person(record.source, source, exact=exact)
-        and same_person(record.into, into, exact=exact)
-        and (record.rename or not renames)
-    ]
-    return found[-1] if found else None
-
-
 def _chosen(records: Iterable[MergeRecord], merge: str) -> MergeRecord | None:
     identifier = as_template_id(merge)
     found = [record for record in records if record.merge_id == identifier or same_person(record.source, merge)]
     return found[-1] if found else None
-
-
-def _without(record: MergeRecord, template_ids: Iterable[str]) -> MergeRecord:
-    left_out = set(template_ids)
-    templates = {name: tuple(each for each in own if each not in left_out) for name, own in record.templates.items()}
-    return replace(record, templates={name: own for name, own in templates.items() if own})

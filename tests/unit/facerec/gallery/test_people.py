@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facerec.errors import FacerecError, Transient
-from facerec.gallery import people as people_module
+from facerec.gallery import merges as merges_module
+from facerec.gallery.merges import follow_replacements
 from facerec.gallery.names import InvalidName
 from facerec.gallery.people import (
     NoSuchMerge,
@@ -17,7 +18,6 @@ from facerec.gallery.people import (
     People,
     PersonExists,
     as_template_id,
-    follow_replacements,
 )
 from facerec.gallery.removal import thumbnail_key
 from facerec.ports import MergeRecord
@@ -341,7 +341,7 @@ def test_photo_enrolled_again_for_somebody_else_is_not_taken_back(gallery: Galle
 
 def test_merge_of_too_many_templates_is_refused_unchanged(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their ids would not fit into the record."""
-    monkeypatch.setattr(people_module, "MAX_MERGED", 2)
+    monkeypatch.setattr(merges_module, "MAX_MERGED", 2)
     with pytest.raises(FacerecError, match="at most 2"):
         gallery.people.merge(COLLECTION, "Ada", "Grace")
     assert gallery.of("Ada") == {1, 2, 3}
