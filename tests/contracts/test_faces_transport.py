@@ -4,6 +4,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from queue import Empty
 from typing import Any
@@ -195,6 +196,8 @@ def test_message_that_comes_after_the_gate_closed_is_given_back(consumer: Consum
         consumer.send_faces()
         getattr(consumer.gate, end)()
     assert consumer.drain(1, turns=3, timeout=0.1) == []
+    # Only then may another one receive what they have been given.
+    wait(consumer.channel._receives._open.values(), TIMEOUT_SECONDS)
     for queue in queues:
         assert consumer.receives(queue, wait_seconds=5) == [2]
     consumer.gate.pause()
