@@ -49,27 +49,30 @@ class ReaderReporter:
         self._now = now
         self._reported: tuple[Mapping[str, int], Mapping[str, int] | None] | None = None
         self._reported_at = datetime.min.replace(tzinfo=UTC)
-        self._changed = False
+        self._disk_once_more = False
         self._outage = OutageLog("gallery_readers")
 
     def report(self, held: Mapping[str, int], files: Mapping[str, int] | None) -> None:
         """Report the versions up to which nothing removed is left, by collection; of `files` None: that is unknown."""
         now, state = self._now(), (dict(held), None if files is None else dict(files))
         beat = now >= self._reported_at + HEARTBEAT
-        # After a change once more: a disk counts as clean by a report that is later than those of its processes.
-        if state == self._reported and not beat and not self._changed:
+        due = beat or state != self._reported
+        # A disk counts as clean by a report that is later than those of its processes.
+        if not due and not self._disk_once_more:
             return
         try:
             if beat:
                 self._forget_ended()
-            self._write(ReaderKind.PROCESS, self._process, held, now)
+            if due:
+                self._write(ReaderKind.PROCESS, self._process, held, now)
             self._write(ReaderKind.DISK, self._disk, files or {}, now, clean=files is not None)
         except FacerecError as exc:
             self._outage.failed(exc)
             return
         self._outage.succeeded()
-        self._changed = state != self._reported
-        self._reported, self._reported_at = state, now
+        self._disk_once_more = due
+        if due:
+            self._reported, self._reported_at = state, now
 
     def leave(self, files: Mapping[str, int] | None) -> None:
         """Report that the process ends; its folder stays, unless no snapshot and no other process is left of it."""
