@@ -62,6 +62,7 @@ def test_unknown_people_are_listed_those_seen_last_first(tier: FakeWebTier, clie
     assert shown(client, "/unknown?page=2") == ids
     more = client.get("/unknown?page=2", headers={"HX-Request": "true", "HX-Target": "more"}).text
     assert "<html" not in more
+    assert re.findall(r'/unknown/([\w-]+)" autofocus', more) == [ids[60]], "the keyboard goes on there"
     assert all((each in more) == (place >= 60) for place, each in enumerate(ids))
     assert shown(client, "/unknown?page=20") == []
 
