@@ -16,8 +16,6 @@ from facerec.web.fleet.watch import RANGES
 from facerec.web.pages.layout import error_page, render, view_blueprint
 
 _DEFAULT_RANGE = "1h"
-_POLL_SECONDS = 3.0
-"""As in `fleet.js`."""
 
 
 def blueprint(services: ApiServices) -> Blueprint:
@@ -40,8 +38,7 @@ def blueprint(services: ApiServices) -> Blueprint:
     def series() -> Response:
         seconds = RANGES[_range()]
         # A chart of a week gets a new point every 50 minutes.
-        every_seconds = max(_POLL_SECONDS, seconds / BUCKETS)
-        return jsonify(every_seconds=every_seconds, **asdict(fleet.series(seconds)))
+        return jsonify(every_seconds=seconds / BUCKETS, **asdict(fleet.series(seconds)))
 
     def _present() -> dict[str, Any]:
         chosen = _range()

@@ -113,7 +113,7 @@
 
     async pause(seconds, sentence, n) {
       for (let left = seconds; left > 0; left -= 1) {
-        this.show("retrying", fill(words.retrying, { sentence, seconds: number(left), n }), 1 - left / seconds);
+        this.show("retrying", fill(words.retrying, { sentence, seconds: number(left), n, most: RETRIES }), 1 - left / seconds);
         await this.sleep(1000);
       }
       this.showShare(0);
