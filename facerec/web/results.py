@@ -38,9 +38,13 @@ def answer_outages(web: Blueprint, sentence: str, error: Callable[..., Response]
 
 
 def photo_response(photo: bytes) -> Response:
-    """Make the response with an enrolled photo; imported files may be of a type that is not known."""
+    """Make the response with a photo; imported files may be of a type that is not known."""
+    return Response(photo, content_type=content_type(photo) or "application/octet-stream")
+
+
+def content_type(photo: bytes) -> str | None:
+    """Return the content type of a photo; `None` if it is not known."""
     try:
-        content_type = CONTENT_TYPES[read_header(photo, max_megapixels=inf).format]
+        return CONTENT_TYPES[read_header(photo, max_megapixels=inf).format]
     except InvalidImage:
-        content_type = "application/octet-stream"
-    return Response(photo, content_type=content_type)
+        return None

@@ -1,7 +1,5 @@
 """Enrolled photos: the picture, its face, the large view, and their removal."""
 
-from math import inf
-
 from flask import Blueprint, Response, abort, render_template, request
 
 from facerec.api_keys import Scope
@@ -14,10 +12,11 @@ from facerec.web.pages.erasures import render_erasure
 from facerec.web.pages.layout import error_page, page_collection, render, view_blueprint
 from facerec.web.pages.person import answer_missing_people, newest_first, render_person
 from facerec.web.pages.texts import markup, text
-from model.header import CONTENT_TYPES, InvalidImage, read_header
+from facerec.web.results import content_type
+from model.header import CONTENT_TYPES
 
-SHOWN = ("JPEG", "PNG", "WEBP")
-"""The formats that every browser shows; what else was enrolled is never sent as its own type."""
+SHOWN = {CONTENT_TYPES[form] for form in ("JPEG", "PNG", "WEBP")}
+"""What every browser shows; what else was enrolled is never sent as its own type."""
 SMALL_BYTES = 300_000
 """A photo of this size stands for the face where no thumbnail of it is kept."""
 _KEPT = "private, max-age=3600"
@@ -108,18 +107,10 @@ def _unchanged(entry: TemplateEntry) -> Response | None:
 
 def _picture(entry: TemplateEntry, body: bytes | None) -> Response:
     """Make the response with a picture, or with a drawing where there is none that a browser shows."""
-    content_type = None if body is None else _content_type(body)
-    if body is None or content_type is None:
+    kind = None if body is None else content_type(body)
+    if kind not in SHOWN:
         drawn = render_template("drawing.svg", name=entry.identity)
         return Response(drawn, headers={"Cache-Control": _KEPT}, content_type="image/svg+xml; charset=utf-8")
-    response = Response(body, headers={"Cache-Control": _KEPT}, content_type=content_type)
+    response = Response(body, headers={"Cache-Control": _KEPT}, content_type=kind)
     response.set_etag(entry.template_id)
     return response
-
-
-def _content_type(body: bytes) -> str | None:
-    try:
-        form = read_header(body, max_megapixels=inf).format
-    except InvalidImage:
-        return None
-    return CONTENT_TYPES[form] if form in SHOWN else None

@@ -8,16 +8,13 @@ from flask import Blueprint, Response
 
 from facerec.api_keys import Scope
 from facerec.messages import RecognitionResult
-from facerec.object_keys import request_prefix
 from facerec.operations import Recognise
-from facerec.stored_results import result_of_request
 from facerec.web import replies
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json
 from facerec.web.api.v1.models import Result
-from facerec.web.api.v1.photo_requests import ask, earlier_photo, own_result
-from facerec.web.auth.access import needs, presented_key
-from facerec.web.auth.request_ids import may_read
+from facerec.web.api.v1.photo_requests import ask, earlier_photo, is_pending, own_result
+from facerec.web.auth.access import needs
 from facerec.web.pages.layout import CAMERA, error_page, is_fragment, link, may, page_collection, render, view_blueprint
 from facerec.web.pages.shown_faces import shown_faces
 from facerec.web.pages.texts import text
@@ -77,15 +74,12 @@ def blueprint(services: ApiServices) -> Blueprint:
 
 def _add_results(web: Blueprint, services: ApiServices) -> None:
     """Add the routes of the results of earlier requests."""
-    settings = services.settings
 
     @web.get("/recognise/<uuid:request_id>")
     @needs(Scope.RECOGNISE, Scope.ENROL, page=True)
     def result(request_id: UUID) -> Response:
-        if not may_read(presented_key(), request_id):
-            return _unknown(request_id)
-        found = result_of_request(services.store, settings.output_bucket, request_id)
-        if found is None and services.store.keys(settings.input_bucket, request_prefix(request_id)):
+        found = own_result(services, request_id)
+        if found is None and is_pending(services, request_id):
             return _pending(request_id)
         return _shown(services, found) if _is_recognition(found) else _unknown(request_id)
 

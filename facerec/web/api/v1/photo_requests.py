@@ -12,7 +12,7 @@ from facerec.api_answers import REFUSAL_STATUS, Pending
 from facerec.errors import ObjectMissing
 from facerec.message_base import CollectionName, problems
 from facerec.messages import Outcome, RecognitionResult
-from facerec.object_keys import input_key
+from facerec.object_keys import input_key, request_prefix
 from facerec.operations import Operation
 from facerec.stored_results import result_of_request
 from facerec.web import replies, uploads
@@ -120,6 +120,13 @@ def own_result(services: ApiServices, request_id: UUID) -> RecognitionResult | N
     if not may_read(presented_key(), request_id):
         return None
     return result_of_request(services.store, services.settings.output_bucket, request_id)
+
+
+def is_pending(services: ApiServices, request_id: UUID) -> bool:
+    """Whether an earlier request that the key may read, and that has no result, will have one."""
+    if not may_read(presented_key(), request_id):
+        return False
+    return bool(services.store.keys(services.settings.input_bucket, request_prefix(request_id)))
 
 
 def earlier_photo(services: ApiServices, written: str) -> Photo:

@@ -9,13 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from facerec.api_answers import Pending
 from facerec.api_keys import Scope
-from facerec.object_keys import request_prefix
-from facerec.stored_results import result_of_request
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
 from facerec.web.api.v1.models import Result
-from facerec.web.auth.access import needs, presented_key
-from facerec.web.auth.request_ids import may_read
+from facerec.web.api.v1.photo_requests import is_pending, own_result
+from facerec.web.auth.access import needs
 from facerec.web.results import json_error
 
 
@@ -31,7 +29,6 @@ class ResultPath(BaseModel):
 def routes(services: ApiServices) -> APIBlueprint:
     """Make the route."""
     api = described("results", __name__, "Results of earlier requests.")
-    settings, store = services.settings, services.store
 
     @api.get("/results/<request_id>", responses={200: Result, 202: Pending, **errors(404)})
     @needs(Scope.RECOGNISE, Scope.ENROL)
@@ -44,14 +41,12 @@ def routes(services: ApiServices) -> APIBlueprint:
             known = UUID(path.request_id)
         except ValueError:
             return json_error(404, "there is no such request: its id is a UUID, as the upload's reply gave it")
-        unknown = f"there is no request {known}, or its result has expired"
-        if not may_read(presented_key(), known):
-            # The same reply, so that it confirms no id.
-            return json_error(404, unknown)
-        result = result_of_request(store, settings.output_bucket, known)
+        result = own_result(services, known)
         if result is not None:
             return as_json(Result.of(result))
-        pending = store.keys(settings.input_bucket, request_prefix(known))
-        return as_json(Pending(request_id=known), 202) if pending else json_error(404, unknown)
+        if is_pending(services, known):
+            return as_json(Pending(request_id=known), 202)
+        # The same for the request of another key, so that it confirms no id.
+        return json_error(404, f"there is no request {known}, or its result has expired")
 
     return api
