@@ -443,9 +443,9 @@ def test_enrolment_and_rebuild_renew_the_snapshot(
 
 
 def test_interrupted_rebuild_keeps_its_results(real: CommandLine, old: Callable[[Path, str], Template]) -> None:
-    """The next run continues. The pipe is too small for all reports, so the interrupt comes in time."""
+    """The next run continues. All reports are more than the pipe holds twice, so the interrupt comes in time."""
     for number in range(100):
-        old(next(OBAMA.iterdir()), f"person {number:03d}")
+        old(next(OBAMA.iterdir()), f"person {number:03d} {'of a long name ' * 6}".strip())
     command = [sys.executable, "-m", "facerec.cli", "gallery", "rebuild"]
     process = subprocess.Popen(
         command,

@@ -126,7 +126,7 @@ def test_interrupt_prints_what_is_done(tmp_path: Path) -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == f"{first.filename}: face detected - Jane\n"
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=30)
         finally:
             process.kill()
     assert process.returncode == 130
