@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from botocore.model import OperationModel
@@ -95,12 +96,18 @@ USER_AGENT = f"facerec/{__version__} boto3/{boto3.__version__}"
 """Set as a whole, because botocore joins its own from thirty parts, twice for each call: 12 % of a call's CPU time."""
 
 
+_SIGNERS = {"v4": SigV4Auth, "v4-query": SigV4QueryAuth, "s3v4": S3SigV4Auth, "s3v4-query": S3SigV4QueryAuth}
+"""Botocore's own. It prefers those of awscrt, which the extra `edge` installs: a Ctrl-C in their callback is lost, and
+the call then waits for ever."""
+
+
 def aws_session(region: str) -> boto3.Session:
     """Make a session whose clients raise an error for an answer that has no request id.
 
     AWS gives each answer an id. Something else may answer for it, such as a proxy with its page; botocore would take
     the page for an answer without any field: an empty queue, no items, an object with other bytes.
     """
+    AUTH_TYPE_MAPS.update(_SIGNERS)
     session = boto3.Session(region_name=region)
     session.events.register("before-parse", _check_request_id)
     return session

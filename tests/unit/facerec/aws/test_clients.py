@@ -1,5 +1,6 @@
 """What our clients put on the wire, and what AWS's errors become; no socket is opened."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,22 +13,36 @@ from facerec.errors import ConfigurationError, Refused, Throttled, Transient
 from facerec.settings import Settings
 
 
-def test_object_is_sent_with_its_head(monkeypatch: Any) -> None:
-    """Botocore would wait for an answer to the head first."""
+@pytest.fixture
+def sent(monkeypatch: Any) -> list[Any]:
+    """The requests of an upload of one object, which is answered here."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    sent: list[Any] = []
+    if find_spec("awscrt"):  # the extra `edge`
+        monkeypatch.setattr("awscrt.auth.aws_sign_request", None)
+    requests: list[Any] = []
 
     def answer(request: Any, **_: Any) -> AWSResponse:
-        sent.append(request)
+        requests.append(request)
         return AWSResponse(request.url, 200, {"x-amz-request-id": "id"}, None)  # type: ignore[arg-type]  # its content is set below
 
     s3 = Clients(Settings()).s3
     s3.meta.events.register("before-send.s3.PutObject", answer)  # type: ignore[arg-type]  # the stub forbids answers
     monkeypatch.setattr(AWSResponse, "content", b"")
     s3.put_object(Bucket="bucket", Key="key", Body=b"photo")
+    return requests
+
+
+def test_object_is_sent_with_its_head(sent: list[Any]) -> None:
+    """Botocore would wait for an answer to the head first."""
     [request] = sent
     assert "Expect" not in request.headers
+
+
+def test_request_is_signed_without_awscrt(sent: list[Any]) -> None:
+    """Also where it is installed: in its callback a Ctrl-C would be lost, and the command would wait for ever."""
+    [request] = sent
+    assert request.headers["Authorization"].startswith(b"AWS4-HMAC-SHA256 ")
 
 
 @pytest.mark.parametrize(
