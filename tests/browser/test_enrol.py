@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import FilePayload, Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, Route, expect
 
 from facerec.client import Client
 from tests.fakes.drawn_faces import DrawnFace
@@ -18,6 +18,9 @@ _PASTE = """async (bytes) => {
   data.items.add(new File([new Uint8Array(bytes)], "pasted.jpg", { type: "image/jpeg" }));
   document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
 }"""
+
+_JUDGEMENTS = "**/people/enrol/photo/*"
+"""Photos are judged again for another name or face; a face is named in the address."""
 
 
 def choose(page: Page, **pictures: bytes) -> None:
@@ -89,7 +92,15 @@ def test_photos_are_checked_before_they_are_enrolled(
     card(page, "alike.jpg").get_by_role("button", name=f"Yes, add the photo to {GRACE}").click()
     expect(card(page, "alike.jpg")).to_contain_text(f"Enrolled for {GRACE}")
     group = card(page, "group.jpg")
+    late: list[Route] = []
+    page.route(_JUDGEMENTS, lambda route: route.continue_() if "face=" in route.request.url else late.append(route))
+    with page.expect_request(_JUDGEMENTS):
+        page.get_by_label("Name").fill(f"{VERA} ")
     group.get_by_role("button", name="Face 1").click()
+    expect(group.get_by_role("button", name=f"Enrol for {VERA}")).to_be_visible()
+    for route in late:  # the answers for the name
+        with page.expect_response(route.request.url):
+            route.continue_()
     group.get_by_role("button", name=f"Enrol for {VERA}").click()
     expect(group).to_contain_text(f"Enrolled for {VERA}")
     check_accessible(page)

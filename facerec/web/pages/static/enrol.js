@@ -102,6 +102,11 @@ document.addEventListener("DOMContentLoaded", () => {
     hint.classList.add("bad");
     name.focus();
   });
+  // When the name changes, each photo is judged again. Who has saved it meanwhile, or chosen another face, keeps that.
+  list.addEventListener("htmx:beforeSwap", (event) => {
+    const judged = event.detail.requestConfig.elt;
+    if (judged.matches(".enrol-check") && !judged.isConnected) event.detail.shouldSwap = false;
+  });
   document.addEventListener("enrol-name", () => {
     hint.classList.remove("bad");
     if (hint.querySelector("[data-invalid]")) name.setAttribute("aria-invalid", "true");
