@@ -19,7 +19,7 @@ _PASTE = """async (bytes) => {
   document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
 }"""
 
-_JUDGEMENTS = "**/people/enrol/photo/*"
+_JUDGEMENTS = "**/enrol/photo/*"
 """Photos are judged again for another name or face; a face is named in the address."""
 
 
@@ -56,7 +56,7 @@ def test_photos_are_checked_before_they_are_enrolled(
 ) -> None:
     """Good ones at one click; of each other one the page says why not, and nothing is stored before a decision."""
     watch.expect("status of 415")
-    page.goto("/people/enrol")
+    page.goto("/enrol")
     check_accessible(page)
     page.get_by_label("Name").fill(VERA)
     expect(page.locator("#enrol-hint")).to_contain_text("new person")
@@ -110,7 +110,7 @@ def test_photos_are_checked_before_they_are_enrolled(
 @pytest.mark.usefixtures("enrolled")
 def test_verdicts_follow_the_name(page: Page, phone: Page, check_accessible: Callable[[Page], None]) -> None:
     """A name is needed, a wrong one is refused beside its field, and another one changes what a photo is good for."""
-    page.goto("/people/enrol")
+    page.goto("/enrol")
     choose(page, alike=portrait(GRACE, take=1))
     expect(card(page, "alike.jpg")).to_contain_text(GRACE)
     page.get_by_role("button", name="No, it is another person").click()
@@ -123,7 +123,7 @@ def test_verdicts_follow_the_name(page: Page, phone: Page, check_accessible: Cal
     page.get_by_role("button", name="Leave it out").click()
     expect(page.locator("#enrol-photos > li")).to_have_count(0)
 
-    phone.goto(f"/people/enrol?name={GRACE}")
+    phone.goto(f"/enrol?name={GRACE}")
     choose(phone, grace=portrait(GRACE))
     expect(card(phone, "grace.jpg")).to_contain_text("There is nothing to do")
     check_accessible(phone)
@@ -133,7 +133,7 @@ def test_verdicts_follow_the_name(page: Page, phone: Page, check_accessible: Cal
 @pytest.mark.usefixtures("enrolled")
 def test_camera_takes_a_photo(page: Page) -> None:
     """Its picture is checked as any other; the browser's test pattern has no face."""
-    page.goto("/people/enrol")
+    page.goto("/enrol")
     page.locator("[data-camera]").click()
     page.locator("video").evaluate("video => video.videoWidth || new Promise(done => { video.onloadeddata = done; })")
     page.locator("[data-shoot]").click()
@@ -161,13 +161,13 @@ def test_rejection_is_honoured_until_it_is_forgotten(site: ServedWebTier, page: 
         assert first.result == ADA
         page.goto("/people")
         page.evaluate(
-            """([request, name]) => htmx.ajax("POST", "/people/not",
+            """([request, name]) => htmx.ajax("POST", "/rejections",
             { target: "main", values: { request_id: request, face: 0, name } })""",
             [str(first.request_id), ADA],
         )
         expect(page.locator("main")).to_contain_text(f"this is not {ADA}")
         assert client.recognise(portrait(ADA, take=1)).result != ADA
-        page.evaluate("""name => htmx.ajax("GET", `/people/rejections?name=${name}`, { target: "main" })""", ADA)
+        page.evaluate("""name => htmx.ajax("GET", `/rejections?name=${name}`, { target: "main" })""", ADA)
         page.get_by_role("button", name="Forget that door.jpg is somebody else").click()
         expect(page.locator("#rejections")).to_have_count(0)
         assert client.recognise(portrait(ADA, take=1)).result == ADA

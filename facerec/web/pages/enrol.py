@@ -25,7 +25,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes of the view."""
-    web = view_blueprint("enrol", __name__, "/people/enrol")
+    web = view_blueprint("enrol", __name__, "/enrol")
 
     @web.get("")
     @needs(Scope.ENROL, page=True)

@@ -19,7 +19,7 @@ _LISTED = 200
 
 def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes of erasures."""
-    web = view_blueprint("erasures", __name__, "/people/erasures")
+    web = view_blueprint("erasures", __name__, "/erasures")
 
     @web.get("")
     @needs(Scope.ENROL, page=True)

@@ -24,7 +24,7 @@ _KEPT = "private, max-age=3600"
 
 def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes of the photos."""
-    web = view_blueprint("photos", __name__, "/people/photos")
+    web = view_blueprint("photos", __name__, "/photos")
     answer_missing_people(web, services)
     persons = services.persons
 

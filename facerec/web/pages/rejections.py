@@ -18,9 +18,9 @@ from facerec.web.pages.texts import text
 
 def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes; a person's page includes the list."""
-    web = view_blueprint("rejections", __name__, "/people")
+    web = view_blueprint("rejections", __name__, "/rejections")
 
-    @web.post("/not")
+    @web.post("")
     @needs(Scope.ENROL, page=True)
     def reject() -> Response:
         """Remember that a face of an earlier request is not this person."""
@@ -32,12 +32,12 @@ def blueprint(services: ApiServices) -> Blueprint:
         answered(ask(services, operation, collection, read=earlier(services, form.get("request_id", ""))))
         return render("rejected.html", name=operation.identity)
 
-    @web.get("/rejections")
+    @web.get("")
     @needs(Scope.ENROL, page=True)
     def index() -> Response:
         return _listed(services, request.args.get("name", ""))
 
-    @web.post("/rejections/forget")
+    @web.post("/forget")
     @needs(Scope.ENROL, page=True)
     def forget() -> Response:
         """Forget a rejection of the person; one that is gone already is no error."""

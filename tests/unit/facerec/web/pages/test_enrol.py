@@ -32,12 +32,12 @@ class Desk:
     def check(self, picture: bytes, name: str = ADA, filename: str = "a.jpg") -> TestResponse:
         """Choose a photo."""
         data = {"name": name, "file": (BytesIO(picture), filename)}
-        return self.client.post("/people/enrol/check", data=data, headers=self.headers)
+        return self.client.post("/enrol/check", data=data, headers=self.headers)
 
     def save(self, checked: TestResponse, name: str = ADA, **fields: object) -> TestResponse:
         """Press a button of a checked photo."""
         data = {"request_id": checked.headers["X-Request-Id"], "name": name, **fields}
-        return self.client.post("/people/enrol/save", data=data, headers=self.headers)
+        return self.client.post("/enrol/save", data=data, headers=self.headers)
 
     def enrolled(self, name: str, picture: bytes) -> None:
         """Enrol a photo."""
@@ -143,7 +143,7 @@ def test_each_face_of_a_photo_can_be_enrolled(desk: Desk) -> None:
     """The one that the reader chooses."""
     checked = desk.check(photo(ADA, GRACE), GRACE)
     assert state(desk.save(checked, GRACE)) == "several"
-    path = f"/people/enrol/photo/{checked.headers['X-Request-Id']}"
+    path = f"/enrol/photo/{checked.headers['X-Request-Id']}"
     chosen = desk.client.get(f"{path}?face=1&name={GRACE}")
     assert state(chosen) == "good"
     assert names_in_forms(chosen, "face") == ["1"]
@@ -158,9 +158,9 @@ def test_photo_of_an_earlier_recognition_can_be_enrolled(desk: Desk) -> None:
     """The page shows it, and it is checked without an upload."""
     upload = desk.client.post("/", data={"inputFile": (BytesIO(photo(ADA, GRACE)), "a.jpg")})
     earlier = upload.headers["X-Request-Id"]
-    assert f'value="{earlier}"' in desk.client.get(f"/people/enrol?request_id={earlier}&face=1").text
+    assert f'value="{earlier}"' in desk.client.get(f"/enrol?request_id={earlier}&face=1").text
     assert desk.client.get(f"/recognise/{earlier}/photo").data == photo(ADA, GRACE)
-    checked = desk.client.post("/people/enrol/check", data={"request_id": earlier, "face": "1", "name": GRACE})
+    checked = desk.client.post("/enrol/check", data={"request_id": earlier, "face": "1", "name": GRACE})
     assert state(checked) == "good"
     assert state(desk.save(checked, GRACE, face="1")) == "saved"
 
@@ -172,7 +172,7 @@ def test_photo_of_an_earlier_recognition_can_be_enrolled(desk: Desk) -> None:
 def test_name_is_judged_while_it_is_typed(desk: Desk, name: str, shown: str) -> None:
     """An invalid one is refused with the same sentence."""
     desk.enrolled(ADA, photo(ADA))
-    answer = desk.client.get("/people/enrol/name", query_string={"name": name})
+    answer = desk.client.get("/enrol/name", query_string={"name": name})
     assert answer.status_code == 200
     assert shown in answer.text
     if name != GRACE:
@@ -184,7 +184,7 @@ def test_names_of_people_are_suggested(desk: Desk) -> None:
     """Those that contain what was typed."""
     for name in (ADA, GRACE):
         desk.enrolled(name, photo(name))
-    answer = desk.client.get("/people/enrol/name?name=love")
+    answer = desk.client.get("/enrol/name?name=love")
     assert re.findall(r'<option value="([^"]*)"', answer.text) == [ADA]
 
 
@@ -192,7 +192,7 @@ def test_names_of_people_are_suggested(desk: Desk) -> None:
 def test_file_that_is_no_photo_is_refused_with_a_sentence(desk: Desk, body: bytes, status: int) -> None:
     """The page shows it beside the photo."""
     data = {"file": (BytesIO(body), "notes.jpg")}
-    answer = desk.client.post("/people/enrol/check", data=data, headers={"HX-Request": "true"})
+    answer = desk.client.post("/enrol/check", data=data, headers={"HX-Request": "true"})
     assert (answer.status_code, answer.mimetype) == (status, "text/plain")
 
 
@@ -200,8 +200,8 @@ def test_check_that_has_expired_is_said_to_have(desk: Desk) -> None:
     """A recognition is no check."""
     upload = desk.client.post("/", data={"inputFile": (BytesIO(photo(ADA)), "a.jpg")})
     for request_id in (uuid4(), upload.headers["X-Request-Id"]):
-        assert desk.client.get(f"/people/enrol/photo/{request_id}").status_code == 404
-    assert desk.client.post("/people/enrol/save", data={"request_id": str(uuid4()), "name": ADA}).status_code == 404
+        assert desk.client.get(f"/enrol/photo/{request_id}").status_code == 404
+    assert desk.client.post("/enrol/save", data={"request_id": str(uuid4()), "name": ADA}).status_code == 404
 
 
 def test_check_of_another_key_is_not_shown() -> None:
@@ -217,10 +217,10 @@ def test_check_of_another_key_is_not_shown() -> None:
         checked = desk.check(photo(ADA))
         assert state(checked) == "good"
         checked_id = checked.headers["X-Request-Id"]
-        paths = (f"/people/enrol/photo/{checked_id}", f"/recognise/{checked_id}/photo")
+        paths = (f"/enrol/photo/{checked_id}", f"/recognise/{checked_id}/photo")
         assert [desk.client.get(each).status_code for each in paths] == [200, 200]
         assert [stranger.client.get(each).status_code for each in paths] == [404, 404]
         assert stranger.save(checked).status_code == 404
-        assert [visitor.check(photo(ADA)).status_code, visitor.client.get("/people/enrol").status_code] == [403, 403]
+        assert [visitor.check(photo(ADA)).status_code, visitor.client.get("/enrol").status_code] == [403, 403]
         assert desk.people() == {}
         assert state(desk.save(checked)) == "saved"

@@ -78,7 +78,7 @@ def test_list_of_many_photos_follows_the_page(client: FlaskClient, tier: FakeWeb
         frame = page(client.get(path))
         assert "The list of people is being read." in frame
         assert 'type="search"' in frame
-        assert "/people/enrol" in frame
+        assert "/enrol" in frame
         assert cards(frame) == []
     assert re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', frame) == [
         ("q", "gra"),
@@ -150,10 +150,17 @@ def test_person_without_a_photo_is_drawn(client: FlaskClient, tier: FakeWebTier)
     ]
 
 
+@pytest.mark.parametrize("name", ["enrol", "erasures", "rejections", "photos/Ada"])
+def test_name_of_another_view_is_a_name(client: FlaskClient, tier: FakeWebTier, name: str) -> None:
+    """No view lies below the people."""
+    enrol(tier, name)
+    assert f'<h1 dir="auto">{name}</h1>' in page(client.get(f"/people/{name}"))
+
+
 def test_name_with_markup_and_slashes_is_a_name(client: FlaskClient, tier: FakeWebTier) -> None:
     """On every page that shows it."""
     [identifier] = enrol(tier, MARKUP)
-    for path in ("/people", "/people/%3Cb%3ER%26D%3C%2Fb%3E%2FLab", f"/people/photos/{identifier}/view"):
+    for path in ("/people", "/people/%3Cb%3ER%26D%3C%2Fb%3E%2FLab", f"/photos/{identifier}/view"):
         shown = page(client.get(path))
         assert "<b>R" not in shown
         assert "&lt;b&gt;R&amp;D&lt;/b&gt;/Lab" in shown
@@ -218,7 +225,7 @@ def test_photos_of_a_person_are_paged_newest_first(client: FlaskClient, tier: Fa
     assert re.findall(r"photos/(\w+)/view", shown) == ids[:60]
     more = page(client.get("/people/Ada?page=2", headers={"HX-Request": "true", "HX-Target": "more"}))
     assert re.findall(r"photos/(\w+)/view", more) == ids[60:]
-    last = page(client.get(f"/people/photos/{ids[-1]}/view"))
+    last = page(client.get(f"/photos/{ids[-1]}/view"))
     assert re.findall(r"photos/(\w+)/view", last) == [ids[-2], ids[0]]
 
 
@@ -232,36 +239,36 @@ def test_picture_is_sent_as_what_it_is(client: FlaskClient, tier: FakeWebTier) -
     tier.templates.add(replace(imported, photo=None))
     drawn = "image/svg+xml"
     expected = ["image/jpeg", "image/png", drawn, drawn, drawn]
-    faces = [client.get(f"/people/photos/{each}/face") for each in [*ids, imported.template_id]]
+    faces = [client.get(f"/photos/{each}/face") for each in [*ids, imported.template_id]]
     assert [face.mimetype for face in faces] == expected
     assert all(b"script" not in face.data for face in faces)
     tier.store.put(tier.settings.gallery_bucket, thumbnail_key("default", ids[2]), photo("Ada"), "image/jpeg")
-    assert client.get(f"/people/photos/{ids[2]}/face").mimetype == "image/jpeg"
-    whole = [client.get(f"/people/photos/{each}") for each in ids]
+    assert client.get(f"/photos/{ids[2]}/face").mimetype == "image/jpeg"
+    whole = [client.get(f"/photos/{each}") for each in ids]
     assert [each.mimetype for each in whole] == ["image/jpeg", "image/png", "image/jpeg", drawn]
     assert whole[2].data == large
     for response in (*faces, *whole):
         assert response.headers["Cache-Control"] == "private, max-age=3600"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
     tier.store.delete(tier.settings.gallery_bucket, f"default/{ids[0]}/photo.jpg")
-    kept = client.get(f"/people/photos/{ids[0]}/face", headers={"If-None-Match": faces[0].headers["ETag"]})
+    kept = client.get(f"/photos/{ids[0]}/face", headers={"If-None-Match": faces[0].headers["ETag"]})
     assert kept.status_code == 304
-    assert client.get(f"/people/photos/{ids[0]}/face").mimetype == drawn
-    assert client.get(f"/people/photos/{0:032x}/face").status_code == 404
-    assert client.get(f"/people/photos/{ids[0]}/face?collection=guests").status_code == 404
+    assert client.get(f"/photos/{ids[0]}/face").mimetype == drawn
+    assert client.get(f"/photos/{0:032x}/face").status_code == 404
+    assert client.get(f"/photos/{ids[0]}/face?collection=guests").status_code == 404
 
 
 def test_deleted_photo_leaves_the_person_and_the_last_one_takes_it(client: FlaskClient, tier: FakeWebTier) -> None:
     """The ledger of either is linked."""
     ids = enrol(tier, "Ada", "Ada")
-    assert "only photo" not in page(client.get(f"/people/photos/{ids[0]}/view"))
-    left = act(client, f"/people/photos/{ids[0]}/delete")
+    assert "only photo" not in page(client.get(f"/photos/{ids[0]}/view"))
+    left = act(client, f"/photos/{ids[0]}/delete")
     assert "The photo photo 1.jpg was deleted." in page(left)
-    assert re.search(r'href="/people/erasures/[0-9a-f]{32}"', left.text)
-    assert act(client, f"/people/photos/{ids[0]}/delete").status_code == 404
-    assert "the only photo of Ada" in page(client.get(f"/people/photos/{ids[1]}/view"))
-    gone = act(client, f"/people/photos/{ids[1]}/delete")
-    assert gone.headers["HX-Replace-Url"].startswith("/people/erasures/")
+    assert re.search(r'href="/erasures/[0-9a-f]{32}"', left.text)
+    assert act(client, f"/photos/{ids[0]}/delete").status_code == 404
+    assert "the only photo of Ada" in page(client.get(f"/photos/{ids[1]}/view"))
+    gone = act(client, f"/photos/{ids[1]}/delete")
+    assert gone.headers["HX-Replace-Url"].startswith("/erasures/")
     page(client.get("/people/Ada"), 404)
 
 
@@ -291,8 +298,8 @@ def test_person_is_deleted_with_a_ledger_and_a_receipt(tmp_path: Path) -> None:
     receipt = client.get(f"{address}/receipt")
     assert receipt.headers["Content-Disposition"] == f'attachment; filename="receipt-{record.erasure_id}.json"'
     assert verified(receipt.data, key.public_pem.encode()).is_about("Ada", found[1])
-    assert address in page(client.get("/people/erasures"))
-    page(client.get(f"/people/erasures/{0:032x}"), 404)
+    assert address in page(client.get("/erasures"))
+    page(client.get(f"/erasures/{0:032x}"), 404)
 
 
 def test_server_without_a_key_says_that_it_signs_no_receipts(client: FlaskClient, tier: FakeWebTier) -> None:
@@ -308,14 +315,14 @@ def test_erasures_of_another_collection_are_not_listed(client: FlaskClient, tier
     """A collection has its own list."""
     enrol(tier, "Ada")
     act(client, "/people/Ada/delete")
-    assert "Nothing was deleted" in page(client.get("/people/erasures?collection=guests"))
-    assert "In progress" in page(client.get("/people/erasures"))
+    assert "Nothing was deleted" in page(client.get("/erasures?collection=guests"))
+    assert "In progress" in page(client.get("/erasures"))
 
 
 def test_unreachable_store_is_a_page_with_the_time_to_wait(client: FlaskClient, tier: FakeWebTier) -> None:
     """And names no server."""
     tier.templates.outage = Transient("dynamodb.example.org refused")
-    for path in ("/people", "/people/Ada", f"/people/photos/{1:032x}/face"):
+    for path in ("/people", "/people/Ada", f"/photos/{1:032x}/face"):
         response = client.get(path)
         assert "example" not in page(response, 503)
         assert response.headers["Retry-After"]

@@ -32,7 +32,7 @@ def recognised(client: FlaskClient, picture: bytes) -> TestResponse:
 def reject(client: FlaskClient, earlier: str, **fields: str) -> TestResponse:
     """Say that the face of an earlier photo is not Ada."""
     data = {"request_id": earlier, "face": "0", "name": ADA} | fields
-    return client.post("/people/not", data=data, headers={"HX-Request": "true"})
+    return client.post("/rejections", data=data, headers={"HX-Request": "true"})
 
 
 def test_rejection_is_remembered_listed_and_forgotten(client: FlaskClient) -> None:
@@ -43,10 +43,10 @@ def test_rejection_is_remembered_listed_and_forgotten(client: FlaskClient) -> No
     assert answer.status_code == 200
     assert f"this is not {ADA}" in answer.text
     assert recognised(client, photo(ADA, take=1)).text.endswith("face not recognized")
-    listed = client.get("/people/rejections?name=ada lovelace")
+    listed = client.get("/rejections?name=ada lovelace")
     assert "b.jpg" in listed.text
     (rejection_id,) = re.findall(r'name="rejection_id" value="(\w+)"', listed.text)
-    left = client.post("/people/rejections/forget", data={"name": ADA, "rejection_id": rejection_id})
+    left = client.post("/rejections/forget", data={"name": ADA, "rejection_id": rejection_id})
     assert (left.status_code, left.text.strip()) == (200, "")
     assert recognised(client, photo(ADA, take=1)).text.endswith(ADA)
 
@@ -54,7 +54,7 @@ def test_rejection_is_remembered_listed_and_forgotten(client: FlaskClient) -> No
 def test_rejections_of_others_are_not_listed(client: FlaskClient) -> None:
     """Without any the person's page shows nothing."""
     reject(client, recognised(client, photo(ADA, take=1)).headers["X-Request-Id"])
-    assert client.get("/people/rejections?name=Grace").text.strip() == ""
+    assert client.get("/rejections?name=Grace").text.strip() == ""
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_photo_of_the_last_sight_is_shown_while_it_is_kept(tier: FakeWebTier, cl
     address = re.search(r'src="([^"]+)"', sight)
     assert address is not None
     assert client.get(address[1]).data == photo(ADA, VISITOR)
-    assert re.search(r'href="/people/enrol\?request_id=[\w-]+&amp;face=[01]"', sight)
+    assert re.search(r'href="/enrol\?request_id=[\w-]+&amp;face=[01]"', sight)
     for key in tier.store.keys(tier.settings.input_bucket):
         tier.store.delete(tier.settings.input_bucket, key)
     assert "no longer kept" in client.get(f"/unknown/{unknown_id}/sight").text
