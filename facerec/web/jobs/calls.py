@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import structlog
@@ -70,7 +70,8 @@ class JobCalls:
     ) -> Job:
         """Create a job of the files in the body, or of the bucket and prefix that `prefix` reads from it.
 
-        The same Idempotency-Key gives the same job. Raises `InvalidName`, `CallbackRefused` and `BadZip`, too.
+        The same Idempotency-Key gives the same job; with other options it is refused. Raises `InvalidName`,
+        `CallbackRefused` and `BadZip`, too.
         """
         key, now = presented_key(), datetime.now(UTC)
         needed = Scope.ENROL if options.operation == "enrol" else Scope.RECOGNISE
@@ -82,24 +83,23 @@ class JobCalls:
         owner, idempotency_key = _owner(key), request.headers.get(IDEMPOTENCY_HEADER, "")
         if len(idempotency_key) > MAX_IDEMPOTENCY_KEY:
             raise JobRefused(f"an {IDEMPOTENCY_HEADER} has {MAX_IDEMPOTENCY_KEY} characters at most")
-        if idempotency_key and (earlier := self.jobs.created_with(owner, idempotency_key)) is not None:
-            return earlier
-        job_id = new_request_id(key)
         bucket, start = (None, None) if prefix is None else prefix()
+        asked = {**asdict(options), "bucket": bucket, "prefix": start}
+        if idempotency_key and (earlier := self.jobs.created_with(owner, idempotency_key)) is not None:
+            return _with_options(earlier, asked)
+        job_id = new_request_id(key)
         taken = Taken("prefix", 0) if prefix is not None else self._take(job_id, owner)
         job = Job(
             job_id=job_id,
             owner=owner,
             source=taken.source,
-            bucket=bucket,
-            prefix=start,
-            **asdict(options),
+            **asked,
             callback=callback,
             created_at=now,
             expires_at=now + timedelta(days=self.settings.retention.result_days),
             total=None if prefix is not None else taken.total,
         )
-        created = self.jobs.create(job, idempotency_key)
+        created = _with_options(self.jobs.create(job, idempotency_key), asked)
         log.info("job_created", job_id=str(created.job_id), source=job.source, files=job.total, operation=job.operation)
         self.wake()
         return created
@@ -161,6 +161,14 @@ class JobCalls:
         finally:
             request.close()
             self.intake.turns.release()
+
+
+def _with_options(job: Job, asked: dict[str, Any]) -> Job:
+    """Return the job of an idempotency key if it does what is asked for; its files are not compared."""
+    if others := [name for name, value in asked.items() if getattr(job, name) != value]:
+        differ = f"it created job {job.job_id}, whose {', '.join(others)} differ"
+        raise JobRefused(f"this {IDEMPOTENCY_HEADER} has been used: {differ}; send a new key", 409)
+    return job
 
 
 def _owner(key: ApiKey | None) -> str:

@@ -112,12 +112,13 @@ def routes(services: ApiServices) -> APIBlueprint:
     api = described("jobs", __name__, "Many files in one call.")
     jobs = services.jobs
 
-    @api.post("/jobs", responses={202: JobSummary, **errors(408, 413, 415)}, openapi_extensions=_BODY)
+    @api.post("/jobs", responses={202: JobSummary, **errors(408, 409, 413, 415)}, openapi_extensions=_BODY)
     @needs(Scope.RECOGNISE, Scope.ENROL)
     def create_job(query: JobQuery) -> Response:
         """Create a job from files, a zip, or a prefix in S3; it answers when the files are stored.
 
-        With the header Idempotency-Key, the same value gives the same job, and nothing is done twice.
+        With the header Idempotency-Key, the same value gives the same job, and nothing is done twice. 409: it is that of
+        a job with other options.
         """
         options = query.options(chosen_collection(services, query))
         buckets = services.settings.jobs.source_buckets

@@ -199,6 +199,16 @@ def test_same_idempotency_key_gives_the_same_job(fed: Fed) -> None:
     assert tier.create("4.jpg", Idempotency_Key="k" * 256).status_code == 400
 
 
+def test_idempotency_key_of_a_job_with_other_options_is_refused(fed: Fed) -> None:
+    """Its client would take the results of that job for its own."""
+    tier = fed()
+    first = tier.create("1.jpg", Idempotency_Key="order 7")
+    refused = tier.create("1.jpg", query="?threshold=0.9", Idempotency_Key="order 7")
+    assert refused.status_code == 409
+    assert str(job_id_of(first)) in refused.text
+    assert "threshold" in refused.text
+
+
 def test_report_has_both_forms(fed: Fed) -> None:
     """JSON Lines and CSV, with the same rows."""
     tier = fed()
