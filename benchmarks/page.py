@@ -6,6 +6,10 @@
 The web tier is real, with waitress and without compression; its stores are in memory. The last line is one JSON object:
 for each view the medians of the first contentful paint and of the longest time that the page did not react, and the
 bytes by type. Photos count apart, since their number is the collection's. It exits with 1 if a view is over a limit.
+
+With more than 60 people, `browsing` has what a reader of all of them waits for, at this CPU's speed and at a quarter of
+it: "Show more" (medians), a search among all that are shown then, and the address of ten pages. Each has the time until
+the list is there, and the longest time that the page did not react.
 """
 
 import argparse
@@ -14,7 +18,9 @@ import logging
 import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,7 @@ from benchmarks.measure import machine
 from facerec.client import Client
 from tests.fakes.drawn_faces import DrawnFace, with_faces
 from tests.fakes.portraits import portrait
+from facerec.web.pages.paging import PAGE_SIZE
 from tests.support.browser import chromium, watched
 from tests.support.sample_site import fill, serve_site
 
@@ -33,6 +40,7 @@ LIMIT_PAINT_MS = 1000
 LIMIT_BYTES = 300_000
 VIEWS = {"recognise": "/", "people": "/people", "unknown": "/unknown", "jobs": "/jobs", "fleet": "/fleet"}
 REPORT_EVERY = 100
+_CARD = ".person-card"
 SETTLE_MS = 1500
 """For what a view loads after it was drawn."""
 
@@ -41,6 +49,9 @@ window.pauses = [];
 new PerformanceObserver((list) => window.pauses.push(...list.getEntries().map((one) => one.duration)))
   .observe({type: "longtask", buffered: true});
 """
+SLOWER = (1, 4)
+"""By how much the CPU is slowed down while people are browsed."""
+
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
@@ -74,10 +85,12 @@ def main() -> None:
             fill(site, Path(folder))
         _enrol(site.url, chosen.people, chosen.photos)
         loads = {name: [_load(browser, site.url, path) for _ in range(chosen.rounds)] for name, path in VIEWS.items()}
+        browsing = {f"cpu/{slower}": _browse(browser, site.url, slower) for slower in SLOWER} if chosen.people else {}
         version = browser.version
     views = {name: _summary(each) for name, each in loads.items()}
     heavy = [name for name, view in views.items() if view["bytes"] > LIMIT_BYTES or view["paint_ms"] > LIMIT_PAINT_MS]
-    print(json.dumps({"machine": machine(), "chromium": version, "people": chosen.people, "views": views}))
+    figures = {"machine": machine(), "chromium": version, "people": chosen.people, "views": views, "browsing": browsing}
+    print(json.dumps(figures))
     if heavy:
         sys.exit(f"over {LIMIT_PAINT_MS} ms or {LIMIT_BYTES // 1000} kB: {', '.join(heavy)}")
 
@@ -107,6 +120,42 @@ def _load(browser: Browser, url: str, path: str) -> Load:
         if problems := watch.verdict():
             raise RuntimeError(f"the browser saw errors in {path}: {problems}")
     return load
+
+
+def _browse(browser: Browser, url: str, slower: int) -> dict[str, dict[str, int]]:
+    """Show people by and by, search among them, and open the address of ten pages."""
+
+    def step(act: Callable[[], object], there: Callable[[], object]) -> tuple[float, float]:
+        page.evaluate("window.pauses = []")
+        begun = time.perf_counter()
+        act()
+        there()
+        waited = 1000 * (time.perf_counter() - begun)
+        page.wait_for_timeout(SETTLE_MS / 3)  # the browser tells of a pause after it
+        return waited, _longest_pause(page)
+
+    with watched(browser, url) as (page, _):
+        page.add_init_script(_OBSERVE)
+        page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
+        page.goto("/people")
+        cards, button = page.locator(_CARD), page.locator("#more a")
+        cards.first.wait_for()
+        more = []
+        while button.count():
+            more.append(step(button.click, cards.nth(cards.count()).wait_for))
+        search = step(
+            lambda: page.get_by_role("searchbox").fill("1"),
+            lambda: cards.nth(PAGE_SIZE).wait_for(state="detached"),
+        )
+        address = step(lambda: page.goto("/people?page=10"), cards.first.wait_for)
+    steps = {"more": more, "search": [search], "address": [address]}
+    return {
+        name: {
+            "ms": round(statistics.median(waited for waited, _ in each)),
+            "pause_ms": round(statistics.median(pause for _, pause in each)),
+        }
+        for name, each in steps.items()
+    }
 
 
 def _longest_pause(page: Page) -> float:
