@@ -77,10 +77,7 @@ def remove_everybody(services: ApiServices) -> Removed:
     """Erase all people of the key's collection; those that are added meanwhile stay."""
     collection = own_collection(presented_key())
     names = _names(services.persons, collection)
-    faces = services.erase_faces(collection, list(services.people.owners(collection)), client_name())
-    for name in services.persons.records.names(collection):
-        remove_person(services, name)
-    return Removed(len(names), faces)
+    return Removed(len(names), services.erase_everybody(collection, client_name()))
 
 
 def _names(people: People, collection: str) -> list[str]:

@@ -30,15 +30,14 @@ def create_collection(calls: Calls) -> dict[str, Any]:
 
 
 def delete_collection(calls: Calls) -> dict[str, Any]:
-    """Remove the faces of a collection with their photos, and the collection."""
+    """Erase everybody of a collection, and remove the collection."""
     collection = calls.body(OfCollection).collection_id
     record = calls.usable(collection)
     if not may_delete(presented_key(), record):
         message = "the operator made this collection: delete its faces, or ask the operator"
         raise RekognitionError("AccessDeniedException", message)
     with reaching():
-        own = list(calls.services.people.owners(collection))
-        calls.services.erase_faces(collection, own, f"Rekognition API, {client_name()}")
+        calls.services.erase_everybody(collection, f"Rekognition API, {client_name()}")
         # Last: an interrupted deletion can be repeated by its owner.
         calls.services.collections.remove(collection)
     return {"StatusCode": 200}

@@ -104,8 +104,10 @@ def test_collection_is_created_described_and_deleted(service: Service) -> None:
     assert described["FaceModelVersion"] == service.tier.engine.model_id
     assert described["CollectionARN"] == "arn:aws:rekognition:us-east-1:000000000000:collection/staff"
     assert described["CreationTimestamp"].tzinfo is not None
+    service.tier.records.add_name("staff", "Without a photo")
     assert client.delete_collection(CollectionId="staff")["StatusCode"] == 200
     assert service.tier.templates.count("staff") == 0
+    assert service.tier.records.names("staff") == []
     assert service.tier.store.keys(service.tier.settings.gallery_bucket, "staff/") == []
     for call in (client.describe_collection, client.delete_collection, client.list_faces):
         assert error_of(call, CollectionId="staff") == ("ResourceNotFoundException", 400)
