@@ -30,9 +30,9 @@ from playwright.sync_api import Browser, CDPSession, Page
 
 from benchmarks.measure import machine
 from facerec.client import Client
+from facerec.web.pages.paging import PAGE_SIZE
 from tests.fakes.drawn_faces import DrawnFace, with_faces
 from tests.fakes.portraits import portrait
-from facerec.web.pages.paging import PAGE_SIZE
 from tests.support.browser import chromium, watched
 from tests.support.sample_site import fill, serve_site
 

@@ -15,6 +15,7 @@ from facerec.local.emulator import EmulatorKind
 from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
+from tests.support.logs import make_capturable
 from tests.support.processes import CHECKOUT, facerec
 from tests.support.workers import Worker, WorkerTier
 
@@ -37,6 +38,9 @@ def _turn(item: pytest.Item) -> int:
     return _TIERS.index(folder) if folder in _TIERS else len(_TIERS)
 
 
+make_capturable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment() -> Iterator[None]:
     """No test sees the user's AWS account or settings."""
@@ -55,8 +59,11 @@ def _own_environment() -> Iterator[None]:
 def _no_configured_logs() -> Iterator[None]:
     """A test that configures the logs of this process must undo it: later tests could not capture records."""
     yield
-    if structlog.get_config()["cache_logger_on_first_use"]:
+    configured = structlog.get_config()["cache_logger_on_first_use"]
+    if configured:
         structlog.reset_defaults()
+    make_capturable()
+    if configured:
         pytest.fail("this test has configured structlog and has not reset it")
 
 

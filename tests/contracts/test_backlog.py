@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from autoscale import process
 from autoscale.aws.backlog import SqsBacklog, TotalBacklog, parse_age
@@ -21,6 +20,7 @@ from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings
 from tests.fakes.fleet import InMemoryBacklog
+from tests.support.logs import capture_logs
 
 COUNTS = {
     "ApproximateNumberOfMessages": "7",

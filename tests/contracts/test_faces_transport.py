@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from kombu import Connection
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.celery import configuration
@@ -19,6 +18,7 @@ from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.messages import FACES_TASK_NAME, TASK_NAME
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
+from tests.support.logs import capture_logs
 
 TIMEOUT_SECONDS = 30
 

@@ -4,13 +4,13 @@ import uuid
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.fleet_history import DynamoFleetHistory
 from facerec.ports import FleetHistory
 from facerec.provision import provisioning
 from tests.fakes.fleet import InMemoryHistory, a_record
+from tests.support.logs import capture_logs
 
 NOW = 1_772_600_000.25  # 2026-03-04, 04:53 UTC
 DAY = 86_400.0

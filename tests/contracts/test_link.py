@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.ipc_link import IpcLink
 from facerec.edge.link import Link, ReceivedMessage
@@ -17,6 +16,7 @@ from facerec.processes.addresses import poll_until
 from facerec.settings.edge import IOT_MESSAGE_BYTES, EdgeSettings
 from tests.fakes.link import InMemoryBroker, InMemoryLink
 from tests.support.ipc import running_nucleus
+from tests.support.logs import capture_logs
 from tests.support.mosquitto import CLOUD, Mosquitto, find_mosquitto
 
 THING = "camera-1"

@@ -5,13 +5,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.person_records import DynamoPersonRecords
 from facerec.ports import MergeRecord, PersonRecords
 from facerec.provision import provisioning
 from tests.fakes.person_records import InMemoryPersonRecords
+from tests.support.logs import capture_logs
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 

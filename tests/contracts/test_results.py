@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import check_queue
@@ -20,6 +19,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import SQS_MESSAGE_BYTES, AwsSettings
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.support.emulated import EmulatedAws
+from tests.support.logs import capture_logs
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.api_keys import Scope, hashed, issue
 from facerec.aws.clients import Clients
@@ -15,6 +14,7 @@ from facerec.ports import Sessions
 from facerec.provision import provisioning
 from facerec.session_records import begin_session
 from tests.fakes.sessions import InMemorySessions
+from tests.support.logs import capture_logs
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 KEY, KEY_TOKEN = issue("desk", [Scope.ADMIN], now=NOW)

@@ -13,7 +13,6 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from moto import mock_aws
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb import collection_changes
@@ -34,6 +33,7 @@ from tests.fakes.templates import (
     of_dimension,
 )
 from tests.support.emulated import EmulatedAws
+from tests.support.logs import capture_logs
 
 WRITERS = 8
 

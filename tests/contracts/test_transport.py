@@ -11,7 +11,6 @@ import pytest
 from botocore.parsers import ResponseParserError
 from celery import Celery
 from kombu import Connection
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
@@ -21,6 +20,7 @@ from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.errors import QueueMissing, Transient
 from facerec.messages import TASK_NAME
 from facerec.settings import Settings
+from tests.support.logs import capture_logs
 
 BODY = {
     "headers": {"task": TASK_NAME, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},

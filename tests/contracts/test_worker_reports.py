@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
@@ -16,6 +15,7 @@ from facerec.messages import WorkerRecord, WorkerState
 from facerec.ports import WorkerReports
 from facerec.provision import provisioning
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
+from tests.support.logs import capture_logs
 
 ID = READY.instance_id
 ORDERED_AT = 1_700_000_020.0625

@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.counters import Counters
 from facerec.edge.frame import Frame
 from facerec.edge.frame_queue import FrameQueue
 from facerec.edge.sources.camera import CameraSource
 from model.header import read_header
+from tests.support.logs import capture_logs
 from tests.support.pictures import PORTRAIT
 
 FAST = 500.0

@@ -11,7 +11,6 @@ import pytest
 from awsiot import greengrasscoreipc as ipc  # type: ignore[import-untyped] # it ships no types
 from awsiot.greengrasscoreipc import model  # type: ignore[import-untyped] # as above
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2  # type: ignore[import-untyped] # as above
-from structlog.testing import capture_logs
 
 from facerec.edge.ipc_link import IpcLink
 from facerec.edge_messages import faces_topic, frames_topic, results_topic
@@ -19,6 +18,7 @@ from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.processes.addresses import poll_until
 from facerec.settings.edge import EdgeSettings
 from tests.support.ipc import Nucleus, running_nucleus
+from tests.support.logs import capture_logs
 
 THING = "camera-1"
 FACES = faces_topic(THING)

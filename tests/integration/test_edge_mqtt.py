@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from awscrt import exceptions, mqtt5  # type: ignore[import-untyped] # it ships no types
-from structlog.testing import capture_logs
 
 from facerec.edge.link import Link, ReceivedMessage
 from facerec.edge.mqtt_link import MqttLink
@@ -22,6 +21,7 @@ from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.processes.addresses import poll_until
 from facerec.settings.edge import EdgeSettings
 from tests.support.certificates import Certificate, CertificateAuthority
+from tests.support.logs import capture_logs
 from tests.support.mosquitto import CLOUD, Mosquitto, find_mosquitto
 from tests.support.mqtt_endpoint import mqtt_endpoint
 from tests.support.processes import CHECKOUT

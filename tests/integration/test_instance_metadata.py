@@ -1,18 +1,15 @@
 """A worker's look for notices that EC2 takes its instance back."""
 
-import structlog
-from structlog.testing import capture_logs
-
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.processes.addresses import LOOPBACK, free_port
 from tests.fakes.metadata import FakeMetadata
+from tests.support.logs import capture_logs
 
 INTERRUPTION = "/latest/meta-data/spot/instance-action"
 
 
 def test_outage_of_the_metadata_service_is_no_notice() -> None:
     """It is logged once, however often the service is asked."""
-    structlog.reset_defaults()
     with capture_logs() as logs:
         notices = SpotNotices(LOOPBACK, free_port(), every_seconds=0)
         assert [notices.interrupted() for _ in range(3)] == [False, False, False]

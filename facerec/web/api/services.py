@@ -48,7 +48,7 @@ class ApiServices:
         return removed
 
     def erase_everybody(self, collection: str, by: str) -> int:
-        """Erase all people, also those without photos; those that are added meanwhile stay. Returns as `erase_faces`."""
+        """Erase everybody, also people without photos, but those who are added meanwhile; returns as `erase_faces`."""
         faces = self.erase_faces(collection, list(self.people.owners(collection)), by)
         for name in self.persons.records.names(collection):
             self.erasures.begin(collection, name, by)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from autoscale.reconciler import Reconciler
 from tests.support.fleet_world import FleetWorld, make_reconciler
+from tests.support.logs import capture_logs
 
 
 @pytest.fixture

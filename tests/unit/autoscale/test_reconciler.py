@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from autoscale.decider import Decider
@@ -27,6 +26,7 @@ from tests.support.fleet_world import (
     run_rounds,
     start_instances,
 )
+from tests.support.logs import capture_logs
 
 
 def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: FleetWorld, reconciler: Reconciler) -> None:

@@ -5,10 +5,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from facerec.background import BackgroundQueue, BackgroundThread, OutageLog, backoff_seconds, on_stop_signals
+from tests.support.logs import capture_logs
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -67,7 +66,6 @@ def test_jitter_takes_off_up_to_half() -> None:
 
 def test_outage_is_logged_once_and_so_is_its_end() -> None:
     """With the reason, the number of failures and the bound fields."""
-    structlog.reset_defaults()
     with capture_logs() as logs:
         outage = OutageLog("store", bucket="b")
         outage.succeeded()

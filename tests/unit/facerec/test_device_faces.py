@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from structlog.testing import capture_logs
 
 from facerec.answering import StageTimer
 from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver
@@ -24,6 +23,7 @@ from facerec.messages import FacesMessage, Outcome, RecognitionResult
 from facerec.object_keys import output_key
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.support.halves import NOW, SIDE, World, photo
+from tests.support.logs import capture_logs
 
 Json = dict[str, Any]
 

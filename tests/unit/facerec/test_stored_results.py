@@ -3,12 +3,11 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from structlog.testing import capture_logs
-
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.stored_results import result_of_request, store_result, stored_result
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.support.logs import capture_logs
 
 REQUEST_ID = UUID(int=7)
 KEY = output_key(REQUEST_ID, "a.jpg")

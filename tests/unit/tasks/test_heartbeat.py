@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.errors import ConfigurationError, Transient
@@ -13,6 +12,7 @@ from facerec.processes.addresses import poll_until
 from tasks.heartbeat import WorkerHeartbeat, due_in
 from tasks.utilisation import Utilisation
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
+from tests.support.logs import capture_logs
 
 ID = "i-1"
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from celery.signals import worker_init
-from structlog.testing import capture_logs
 
 from facerec.celery import app
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 from tasks import worker
+from tests.support.logs import capture_logs
 
 
 class Controller:

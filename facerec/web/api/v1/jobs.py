@@ -117,8 +117,8 @@ def routes(services: ApiServices) -> APIBlueprint:
     def create_job(query: JobQuery) -> Response:
         """Create a job from files, a zip, or a prefix in S3; it answers when the files are stored.
 
-        With the header Idempotency-Key, the same value gives the same job, and nothing is done twice. 409: it is that of
-        a job with other options.
+        With the header Idempotency-Key, the same value gives the same job, and nothing is done twice. 409: the
+        value belongs to a job with other options.
         """
         options = query.options(chosen_collection(services, query))
         buckets = services.settings.jobs.source_buckets

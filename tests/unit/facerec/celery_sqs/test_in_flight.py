@@ -9,13 +9,13 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.parsers import ResponseParserError
-from structlog.testing import capture_logs
 
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.celery_sqs import in_flight
 from facerec.celery_sqs.in_flight import InFlightMessage, InFlightMessages, redelivery_seconds
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.processes.addresses import poll_until
+from tests.support.logs import capture_logs
 
 TIMEOUT_SECONDS = 3000
 """So long that the thread extends nothing by itself."""

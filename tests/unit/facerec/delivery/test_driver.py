@@ -10,7 +10,6 @@ from uuid import UUID
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from structlog.testing import capture_logs
 
 from facerec.celery_sqs.envelope import task_message
 from facerec.celery_sqs.received_task import REQUEUES_HEADER
@@ -40,6 +39,7 @@ from tests.fakes.engine import analysis
 from tests.fakes.functions import Context, DetectionTier
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
+from tests.support.logs import capture_logs
 from tests.support.tails import TAILS
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)

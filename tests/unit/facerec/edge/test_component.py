@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.component import Component
 from facerec.edge.frame import FrameSink
@@ -27,6 +26,7 @@ from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from tests.fakes.detector import DEADLY, HELD, FakeDetector
 from tests.fakes.link import InMemoryBroker, InMemoryLink
+from tests.support.logs import capture_logs
 
 THING = "door-1"
 SECONDS = 20

@@ -1,10 +1,10 @@
 """What a link knows of its connection, and which message it gives up."""
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge import connection as module
 from facerec.edge.connection import Blame, Connection
+from tests.support.logs import capture_logs
 
 FACES = "facerec/gate/faces"
 

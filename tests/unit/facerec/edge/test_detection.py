@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge import detection as module
 from facerec.edge.counters import Counters
@@ -23,6 +22,7 @@ from facerec.errors import ConfigurationError
 from facerec.messages import Outcome, RecognitionResult
 from facerec.settings.edge import EdgeSettings
 from tests.fakes.detector import CULPRIT, DEADLY, HELD, INVALID, NOISY, FakeDetector
+from tests.support.logs import capture_logs
 
 THING = "door-1"
 SECONDS = 20

@@ -5,11 +5,10 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from structlog.testing import capture_logs
-
 from facerec.edge.counters import Counters
 from facerec.edge.frame import Frame
 from facerec.edge.frame_queue import FrameQueue
+from tests.support.logs import capture_logs
 
 
 def frame(name: str, settled: list[str] | None = None, *, droppable: bool = True) -> Frame:

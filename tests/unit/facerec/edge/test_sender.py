@@ -6,13 +6,13 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.counters import Counters
 from facerec.edge.link import LinkState, ReceivedMessage
 from facerec.edge.sender import Sender
 from facerec.edge.spool import Spool
 from facerec.errors import Refused, Transient
+from tests.support.logs import capture_logs
 
 TOPIC = "facerec/door-1/faces"
 IN_FLIGHT = 4

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.spool import Spool, SpoolFailed
+from tests.support.logs import capture_logs
 from tests.support.processes import CHECKOUT
 
 TOPIC = "facerec/door-1/faces"

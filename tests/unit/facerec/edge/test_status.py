@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.status import FILE_SECONDS, StatusReport, read_status, write_status
 from facerec.edge_messages import status_topic
 from facerec.errors import FacerecError
 from tests.fakes.link import InMemoryBroker, InMemoryLink
+from tests.support.logs import capture_logs
 
 THING = "door-1"
 SECONDS = 20

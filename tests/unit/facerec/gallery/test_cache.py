@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import Throttled, Transient
 from facerec.gallery import loading
@@ -38,6 +37,7 @@ from tests.fakes.templates import (
     make_threshold,
     of_dimension,
 )
+from tests.support.logs import capture_logs
 
 TIMEOUT_SECONDS = 10
 

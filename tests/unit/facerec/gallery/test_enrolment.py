@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from structlog.testing import capture_logs
 
 from facerec.comparison import ModelThresholds
 from facerec.errors import AlreadyEnrolled, Transient
@@ -24,6 +23,7 @@ from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
+from tests.support.logs import capture_logs
 from tests.support.tails import TAILS
 
 BUCKET = "gallery"

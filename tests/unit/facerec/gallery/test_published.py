@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import ConfigurationError, Throttled, Transient
 from facerec.gallery.cache import GalleryCache
@@ -25,6 +24,7 @@ from model.index.snapshot import SnapshotUnusable
 from model.matching import GalleryIndex
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
+from tests.support.logs import capture_logs
 
 BUCKET = "gallery"
 DEFAULT = "!snapshots/default/"

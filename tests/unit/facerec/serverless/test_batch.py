@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.celery_sqs.received_task import task_id
 from facerec.delivery.stale_tasks import Requeued
@@ -13,6 +12,7 @@ from facerec.errors import ConfigurationError, EngineFailure, Transient
 from facerec.serverless.batch import Messages
 from facerec.serverless.invocation import Invocation
 from tests.fakes.functions import Context, DetectionTier, InvokingQueue, request_for, sqs_record
+from tests.support.logs import capture_logs
 
 
 class World:

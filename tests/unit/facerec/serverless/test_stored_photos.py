@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import ConfigurationError, InvalidMessage
 from facerec.object_keys import output_key
@@ -15,6 +14,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import NameSettings
 from tests.fakes.functions import Context, DetectionTier
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.support.logs import capture_logs
 
 SETTINGS = Settings(names=NameSettings(input_bucket="in", output_bucket="out"))
 

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import ConfigurationError, EngineFailure
 from facerec.messages import Outcome, RecognitionResult
@@ -19,6 +18,7 @@ from facerec.settings.resources import NameSettings
 from facerec.settings.tiers import WebSettings
 from tests.fakes.functions import NOW, Context, DetectionTier
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.support.logs import capture_logs
 from tests.support.pictures import PORTRAIT
 
 PHOTO = PORTRAIT.read_bytes()

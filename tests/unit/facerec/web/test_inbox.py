@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import FacerecError, QueueMissing, Transient
 from facerec.messages import Outcome, RecognitionResult
 from facerec.ports import ResultDelivery
 from facerec.web.inbox import InboxThread, Waiters
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox
+from tests.support.logs import capture_logs
 
 QUEUE = "facerec-resp-queue"
 

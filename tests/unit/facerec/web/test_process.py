@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import QueueMissing, Transient
 from facerec.web.process import START_SECONDS, await_resources
+from tests.support.logs import capture_logs
 
 
 class Aws:

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.errors import FacerecError, QueueMissing, Refused, Transient
 from facerec.message_base import ObjectRef
@@ -18,6 +17,7 @@ from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.fakes.web_tier import result_for
+from tests.support.logs import capture_logs
 
 
 class Tier:

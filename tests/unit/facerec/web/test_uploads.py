@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from facerec.api_keys import Scope, issue
@@ -23,6 +22,7 @@ from facerec.web.forms import FORM_OVERHEAD_BYTES
 from model.header import read_header
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
+from tests.support.logs import capture_logs
 
 LIMIT = 200_000
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from celery.events.state import State
-from structlog.testing import capture_logs
 
 from facerec.celery import FacerecCelery
 from facerec.celery_sqs.events.batches import body, packed, parse
@@ -13,6 +12,7 @@ from facerec.errors import Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import EventsSettings
 from tests.fakes.event_queue import InMemoryEventQueue
+from tests.support.logs import capture_logs
 
 
 @pytest.fixture

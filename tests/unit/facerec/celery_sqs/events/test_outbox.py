@@ -4,12 +4,12 @@ import json
 import threading
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.celery_sqs.events.batches import EventBatch, parse
 from facerec.celery_sqs.events.outbox import EventOutbox
 from facerec.errors import QueueMissing, Refused, Transient
 from tests.fakes.event_queue import InMemoryEventQueue
+from tests.support.logs import capture_logs
 
 LONG_SECONDS = 600
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from facerec.edge.counters import Counters
 from facerec.edge.frame import Frame, FrameLimits
 from facerec.edge.frame_queue import FrameQueue
 from facerec.edge.sources.folder import FolderSource
+from tests.support.logs import capture_logs
 from tests.support.pictures import PORTRAIT, encoded, portrait
 
 PICTURE = PORTRAIT.read_bytes()

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.edge.counters import Counters
 from facerec.edge.frame import FrameLimits
 from facerec.edge.frame_queue import FrameQueue
 from facerec.edge.sources.topic import TopicSource
 from tests.fakes.link import InMemoryBroker, InMemoryLink
+from tests.support.logs import capture_logs
 from tests.support.pictures import PORTRAIT
 
 PICTURE = PORTRAIT.read_bytes()

@@ -11,7 +11,6 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
@@ -22,6 +21,7 @@ from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.drawn_faces import photo
 from tests.fakes.web_tier import FakeWebTier, running, upload
+from tests.support.logs import capture_logs
 from tests.support.rekognition import connect, make_client
 
 URL = "http://facerec.test"

@@ -14,7 +14,6 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.contextvars import get_contextvars, merge_contextvars
-from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
@@ -26,6 +25,7 @@ from facerec.web.auth.access import install_access_control
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier, answers, picture, running
+from tests.support.logs import capture_logs
 
 NOBODYS = f"frk_{'0' * 12}_{'A' * 43}"
 RESULT = f"/api/v1/results/{uuid4()}"

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
@@ -25,6 +24,7 @@ from facerec.web.auth.sessions import csrf_token
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier
+from tests.support.logs import capture_logs
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ELSEWHERE = {"Origin": "https://evil.example"}

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from structlog.testing import capture_logs
 
 from facerec.api_keys import ApiKey, Scope, issue, revoked
 from facerec.errors import Transient
@@ -13,6 +12,7 @@ from facerec.web.auth import store_cache
 from facerec.web.auth.store_cache import KeyCache
 from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.clock import Clock
+from tests.support.logs import capture_logs
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 KEY = issue("kiosk", [Scope.RECOGNISE], now=NOW)[0]

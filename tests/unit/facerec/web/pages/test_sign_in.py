@@ -7,7 +7,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
-from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked
@@ -18,6 +17,7 @@ from facerec.web.pages.sign_in import own_path
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier
+from tests.support.logs import capture_logs
 
 OWN_FORM = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}
 FRAGMENT = {"HX-Request": "true"}
