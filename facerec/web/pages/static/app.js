@@ -121,6 +121,10 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   const place = facerec.errorPlace(event.target);
   if (place) place.textContent = "";
 });
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  // htmx would take each element out by itself, after an event: a freeze where a thousand cards are replaced.
+  if (detail.shouldSwap && detail.target.matches(".people-grid")) detail.target.replaceChildren();
+});
 document.addEventListener("htmx:responseError", (event) => facerec.refuse(event.target, event.detail.xhr.responseText));
 document.addEventListener("htmx:sendError", (event) => facerec.refuse(event.target, document.body.dataset.failed));
 document.addEventListener("htmx:load", (event) => facerec.localise(event.detail.elt));
