@@ -33,6 +33,7 @@ def capture_logs(processors: Sequence[Processor] = ()) -> Iterator[list[Any]]:
 
 def _tap(logger: Any, method_name: str, record: EventDict) -> EventDict:
     """Give a record to the innermost capture, which ends its way; without one it goes on."""
-    for processor in next(iter(_captures[-1:]), ()):
-        record = processor(logger, method_name, record)  # type: ignore[assignment]  # none of them renders it
+    for processors in _captures[-1:]:
+        for processor in processors:
+            record = processor(logger, method_name, record)  # type: ignore[assignment]  # none of them renders it
     return record
