@@ -31,6 +31,20 @@ def event(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
 
 
+EMULATOR_THAT_ANSWERS_NOTHING = f"""#!{sys.executable}
+import http.server, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+host, _, port = sys.argv[sys.argv.index("--runtime-interface-emulator-address") + 1].partition(":")
+http.server.HTTPServer((host, int(port)), Handler).serve_forever()
+"""
+
+
 @pytest.fixture
 def pool_of(runtime_emulator: Path, tmp_path: Path) -> Iterator[Callable[..., FunctionPool]]:
     """Makes pools of a number of instances, and ends them."""
@@ -148,3 +162,17 @@ def test_pool_runs_as_many_invocations_as_it_has_instances(
     for thread in threads:
         thread.join(30)
     assert failures == [Failure.CRASH] * 2
+
+
+def test_empty_answer_is_a_crash(tmp_path: Path) -> None:
+    """As AWS's emulator now and then sends one when it is ended during an invocation; a function answers in JSON."""
+    emulator = tmp_path / "emulator"
+    emulator.write_text(EMULATOR_THAT_ANSWERS_NOTHING)
+    emulator.chmod(0o700)
+    pool = FunctionPool(FUNCTION, 1, emulator, tmp_path)
+    try:
+        with pytest.raises(FunctionFailed) as raised:
+            pool.invoke(event(do="fine"))
+    finally:
+        pool.stop()
+    assert raised.value.failure is Failure.CRASH

@@ -22,7 +22,7 @@ from tests.fakes import engine as fake
 from tests.support.workers import Worker, WorkerTier
 
 PATIENT = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
-HASTY = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "0.7", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "1"}
+HASTY = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "2", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "3"}
 
 
 def test_worker_stores_answers_and_deletes(tier: WorkerTier, start: Callable[..., Worker]) -> None:

@@ -124,8 +124,8 @@ class Instance(AbstractContextManager["Instance"]):
         if error is not None:
             kind = Failure.CRASH if error.startswith("Runtime.ExitError") else Failure.ERROR
             raise FunctionFailed(kind, error)
-        if response.status != http.client.OK:
-            # 502 without a body: the function has ended while it was started again.
+        if response.status != http.client.OK or not answer:
+            # Without a body: 502 if the function has ended while it was started again, 200 if the RIE is being ended.
             raise FunctionFailed(Failure.CRASH, f"status {response.status}: {answer[:200]!r}")
         return answer
 
